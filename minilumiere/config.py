@@ -1,0 +1,120 @@
+"""Sizes of every model and clip: frozen dataclasses, and the two presets `tiny` and `full`.
+
+Nothing else in the package holds a size. The paper discloses almost none of these numbers (it gives 80 frames at
+16 fps, 128x128 base and 1024x1024 output): unless a comment says otherwise they are our choice.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parent / "data"  # in an installed wheel; in a checkout
+
+FORMAT_VERSION = 1  # of checkpoints; raised whenever an old file can no longer be read
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """One U-Net: the text-to-image model, or the image super-resolution model."""
+
+    in_channels: int = 3  # 3 = the noisy image; 6 = noisy image beside the enlarged low-resolution one
+    patch: int = 2  # the stem folds patch x patch pixels into channels (pixel_unshuffle)
+    channels: tuple[int, ...] = (64, 96, 96)  # one entry a level, finest first
+    attention: tuple[bool, ...] = (False, True, True)  # self- and cross-attention at this level?
+    heads: int = 4
+    embedding: int = 128  # width of the noise-level and caption embedding that scales and shifts every block
+    noise_levels: int = 1  # noise levels given to the net: 1, or 2 where the conditioning image is noisy too
+    text_width: int = 96
+    text_layers: int = 2
+
+
+@dataclass(frozen=True)
+class JudgeConfig:
+    """The digit classifier of the judge."""
+
+    crop: int = 28  # pixels of the square crop that it reads
+    channels: tuple[int, ...] = (16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Everything that differs between `tiny` (laptop, CI) and `full` (one GPU)."""
+
+    name: str
+    frames: int  # of a clip; the paper: 80
+    fps: int  # frames a second of a saved clip; the paper: 16
+    size: int  # pixels of the base clip's side
+    upscale: int  # super-resolution factor
+    window: int  # frames T' of a super-resolution window (not disclosed)
+    overlap: int  # frames shared by neighbouring windows; the paper: 2
+    t2i: UNetConfig
+    ssr: UNetConfig
+    halvings: int = 2  # times that the base STUNet halves the frames: its temporal factor is 2 ** halvings
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    image_shift: float = -2.0  # log-SNR shifts towards noise: redundant data (large, or many frames) needs more
+    video_shift: float = -3.5
+    ssr_shift: float = -2.0
+    steps: int = 25  # default sampling steps of the base model
+    ssr_steps: int = 8
+    guidance: float = 2.0  # default classifier-free guidance weight (1 = none)
+
+    @property
+    def output_size(self) -> int:
+        """Pixels of the super-resolved clip's side; also the resolution at which scenes are drawn."""
+        return self.size * self.upscale
+
+    @property
+    def temporal_factor(self) -> int:
+        """Frames of a clip must be divisible by this."""
+        return 2**self.halvings
+
+
+_TINY_SSR = UNetConfig(
+    in_channels=6,
+    patch=2,
+    channels=(32, 48, 48),
+    attention=(False, False, False),
+    embedding=64,
+    noise_levels=2,
+    text_width=32,
+    text_layers=1,
+)
+SCALES = {
+    "tiny": Scale("tiny", 16, 16, 32, 2, window=9, overlap=2, t2i=UNetConfig(), ssr=_TINY_SSR),
+    "full": Scale(
+        "full",
+        80,
+        16,
+        32,
+        4,
+        window=15,
+        overlap=2,
+        t2i=UNetConfig(channels=(96, 160, 224), embedding=256, text_width=128),
+        ssr=replace(_TINY_SSR, patch=4, channels=(64, 96, 128), embedding=192),
+        video_shift=-4.5,
+        ssr_shift=-3.0,
+    ),
+}
+
+
+def get_scale(name: str) -> Scale:
+    """The preset called `name`. Raises `ValueError` naming the choices."""
+    if not isinstance(name, str) or name not in SCALES:
+        raise ValueError(f"unknown scale {name!r}: choose one of {', '.join(SCALES)}")
+    return SCALES[name]
+
+
+def architecture(stage: str, scale: Scale) -> dict:
+    """What a checkpoint of a training stage must agree with, as JSON values. Raises `ValueError` for an unknown stage."""
+    parts = {
+        "judge": (scale.judge, {}),
+        "t2i": (scale.t2i, {"size": scale.size}),
+        "base": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
+        "ssr-image": (scale.ssr, {"size": scale.output_size}),
+        "ssr": (scale.ssr, {"size": scale.output_size, "halvings": 0}),
+    }
+    if stage not in parts:
+        raise ValueError(f"unknown stage {stage!r}: choose one of {', '.join(parts)}")
+    config, more = parts[stage]
+    return json.loads(json.dumps(asdict(config) | more))

@@ -1,0 +1,113 @@
+"""Diffusion in continuous time: how noise is added, what the net predicts, and the sampler on one page.
+
+    z = α x + σ ε        α² = sigmoid(λ),  σ² = sigmoid(−λ),  λ = log(α²/σ²) = log-SNR
+    v = α ε − σ x        x̂ = α z − σ v̂,   ε̂ = σ z + α v̂
+    λ(time) = −2 log tan(π time / 2) + shift        time from 0 (clean) to 1 (noise)
+
+v-prediction (Salimans and Ho 2022; Imagen Video uses it), cosine schedule shifted towards noise as the data grow
+redundant (Hoogeboom et al. 2023), DDIM (Song et al. 2021), classifier-free guidance (Ho and Salimans 2022). The Lumiere
+paper discloses none of these: our choice. The diffusion time is `time`, never `t`: t is the axis of the frames.
+Images and videos are in [-1, 1] here. Built in notebook 02.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+MAX_LOG_SNR = 15.0
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # (noisy (b ...), log_snr (b,)) -> predicted v (b ...)
+
+
+def log_snr_at(time: Tensor, shift: float) -> Tensor:
+    """Log-SNR at diffusion times in [0, 1]; clamped to ±`MAX_LOG_SNR`."""
+    angle = (math.pi / 2 * time.double()).clamp(1e-6, math.pi / 2 - 1e-6)
+    return (-2 * angle.tan().log() + shift).clamp(-MAX_LOG_SNR, MAX_LOG_SNR).float()
+
+
+def alpha_sigma(log_snr: Float[Tensor, " b"], like: Tensor) -> tuple[Tensor, Tensor]:
+    """α and σ, shaped to multiply `like` (b ...)."""
+    log_snr = log_snr.reshape(-1, *[1] * (like.dim() - 1))
+    return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
+
+
+def add_noise(clean: Tensor, noise: Tensor, log_snr: Float[Tensor, " b"]) -> Tensor:
+    """z = α x + σ ε."""
+    alpha, sigma = alpha_sigma(log_snr, clean)
+    return alpha * clean + sigma * noise
+
+
+def velocity(clean: Tensor, noise: Tensor, log_snr: Float[Tensor, " b"]) -> Tensor:
+    """v = α ε − σ x, what the net learns to predict."""
+    alpha, sigma = alpha_sigma(log_snr, clean)
+    return alpha * noise - sigma * clean
+
+
+def clean_and_noise(noisy: Tensor, v: Tensor, log_snr: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
+    """x̂ and ε̂ that a predicted v stands for."""
+    alpha, sigma = alpha_sigma(log_snr, noisy)
+    return alpha * noisy - sigma * v, sigma * noisy + alpha * v
+
+
+def stratified_times(batch: int, generator: torch.Generator) -> Float[Tensor, " b"]:
+    """One uniform time from each of `batch` equal parts of [0, 1], in random order: less noise in the loss."""
+    strata = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+    return strata[torch.randperm(batch, generator=generator)]
+
+
+def ddim_step(
+    noisy: Tensor, clean: Tensor, now: Tensor, after: Tensor, eta: float = 0.0, noise: Tensor | None = None
+) -> Tensor:
+    """From log-SNR `now` to the larger `after`, given x̂. `eta` 0 is deterministic, 1 is ancestral (needs `noise`)."""
+    alpha, sigma = alpha_sigma(now, noisy)
+    alpha_after, sigma_after = alpha_sigma(after, noisy)
+    predicted = (noisy - alpha * clean) / sigma
+    if eta == 0:
+        return alpha_after * clean + sigma_after * predicted
+    fresh = eta * (sigma_after / sigma) * (1 - (alpha / alpha_after) ** 2).clamp(min=0).sqrt()
+    return alpha_after * clean + (sigma_after**2 - fresh**2).clamp(min=0).sqrt() * predicted + fresh * noise
+
+
+def guided(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Denoiser:
+    """Classifier-free guidance: v = v_uncond + weight (v_cond − v_uncond). Weight 1 is no guidance, and costs none."""
+    if weight == 1:
+        return conditional
+
+    def denoise(noisy: Tensor, log_snr: Tensor) -> Tensor:
+        without = unconditional(noisy, log_snr)
+        return without + weight * (conditional(noisy, log_snr) - without)
+
+    return denoise
+
+
+def sample(
+    denoise: Denoiser,
+    noisy: Float[Tensor, "b ..."],
+    *,
+    steps: int,
+    shift: float,
+    start: float = 1.0,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+    clip: bool = True,
+    progress: str = "",
+) -> Float[Tensor, "b ..."]:
+    """DDIM from `noisy`, which is at diffusion time `start` (1 = pure noise), to clean data in [-1, 1].
+
+    Pure: all randomness comes from `noisy` and, with `eta` > 0, from `generator`. `clip` keeps x̂ within [-1, 1] at
+    every step. `progress` names a progress bar; none without.
+    """
+    times = torch.linspace(start, 0, steps + 1, dtype=torch.float64)
+    levels = log_snr_at(times, shift).to(noisy.device)
+    batch = noisy.shape[0]
+    for now, after in tqdm(zip(levels[:-1], levels[1:], strict=True), progress, steps, disable=not progress, leave=False):
+        now, after = now.expand(batch), after.expand(batch)
+        clean, _ = clean_and_noise(noisy, denoise(noisy, now), now)
+        if clip:
+            clean = clean.clamp(-1, 1)
+        noise = torch.randn(noisy.shape, generator=generator).to(noisy) if eta > 0 else None
+        noisy = ddim_step(noisy, clean, now, after, eta, noise)
+    return clean

@@ -1,0 +1,199 @@
+"""The judge: reads digit, colour, motion, speed and identity over time off a video.
+
+    video ─► hue of each pixel ─► mass of each colour ─► the object's colour
+                                    ├─► centroid per frame ─► best ideal path ─► motion, speed, distance to the path
+                                    └─► crop per frame ─► small classifier ─► digit, the same on every frame?
+
+Only the digit needs a trained net (stage `judge`); the rest is arithmetic. Objects are told apart by colour. FVD, the
+paper's automatic measure, is biased towards content over motion (Ge et al. 2024), and needs a pretrained video net.
+Our choice throughout.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minilumiere.captions import COLOURS, Subject, parse_caption
+from minilumiere.config import JudgeConfig
+from minilumiere.moving_digits import CANVAS, FRAMES_PER_TURN, UNITS_PER_FRAME, reflect
+
+CROP = 20.0  # units of the canvas that a crop shows
+DARK = 0.25  # pixels with less brightness have no colour
+STILL = 0.8  # units: an object whose centre strays less than this (RMS) stands still
+PALETTE = torch.tensor(list(COLOURS.values()))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the judge reads of one object."""
+
+    digit: int
+    colour: str
+    motion: str
+    speed: str
+    same_digit: bool  # on the first frame as on the last
+    constant_digit: float  # share of the frames that show the digit read
+    path_rms: float  # units: RMS distance of the centroid to the best ideal path
+
+
+class DigitClassifier(nn.Module):
+    """Crops of one object's ink to logits of the ten digits."""
+
+    def __init__(self, config: JudgeConfig = JudgeConfig()):  # noqa: B008 (frozen)
+        super().__init__()
+        layers, last = [], 1
+        for width in config.channels:
+            layers += [
+                nn.Conv2d(last, width, 3, padding=1),
+                nn.GroupNorm(4, width),
+                nn.ReLU(),
+                nn.Conv2d(width, width, 3, 2, 1),
+                nn.ReLU(),
+            ]
+            last = width
+        side = -(-config.crop // 2 ** len(config.channels))
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(last * side**2, 10))
+
+    def forward(self, crops: Float[Tensor, "n 1 crop crop"]) -> Float[Tensor, "n 10"]:
+        return self.layers(crops)
+
+
+def colour_masses(video: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t colours h w"]:
+    """The brightness of each pixel, in the channel of the colour that its direction in RGB is nearest to."""
+    palette = PALETTE.to(video)
+    cosine = torch.einsum("tchw,kc->tkhw", video, palette / palette.norm(dim=1, keepdim=True))
+    brightness = video.amax(dim=1, keepdim=True)
+    nearest = F.one_hot(cosine.argmax(dim=1), len(palette)).movedim(-1, 1)
+    return nearest * torch.where(brightness > DARK, brightness, 0)
+
+
+def centroids(mass: Float[Tensor, "t h w"]) -> tuple[Float[Tensor, "t 2"], Float[Tensor, " t"]]:
+    """Centre of mass (x, y) per frame in canvas units, and the mass itself; frames without mass repeat the mean."""
+    t, h, w = mass.shape
+    x = (torch.arange(w, device=mass.device) + 0.5) * CANVAS / w
+    y = (torch.arange(h, device=mass.device) + 0.5) * CANVAS / h
+    total = mass.sum((1, 2))
+    centre = torch.stack([(mass.sum(1) * x).sum(1), (mass.sum(2) * y).sum(1)], dim=1) / total.clamp(min=1e-6)[:, None]
+    seen = total > 0
+    fallback = centre[seen].mean(0) if seen.any() else centre.new_full((2,), CANVAS / 2)
+    return torch.where(seen[:, None], centre, fallback), total
+
+
+def crops(mass: Float[Tensor, "n h w"], centre: Float[Tensor, "n 2"], pixels: int) -> Float[Tensor, "n 1 pixels pixels"]:
+    """Square crops of `CROP` units around centres (in canvas units)."""
+    theta = torch.zeros(len(mass), 2, 3, device=mass.device)
+    theta[:, 0, 0] = theta[:, 1, 1] = CROP / CANVAS
+    theta[:, :, 2] = centre / CANVAS * 2 - 1
+    shrink = max(1, round(mass.shape[-1] * CROP / CANVAS / pixels))
+    grid = F.affine_grid(theta, [len(mass), 1, pixels, pixels], align_corners=False)
+    return F.grid_sample(F.avg_pool2d(mass[:, None], shrink), grid, align_corners=False)
+
+
+@torch.no_grad()
+def read(video: Float[Tensor, "t 3 h w"], classifier: DigitClassifier, objects: int = 1) -> list[Reading]:
+    """Read the `objects` most massive colours of a video in [0, 1]."""
+    masses = colour_masses(video)
+    order = masses.sum((0, 2, 3)).argsort(descending=True)[:objects].tolist()
+    return [_read_object(masses[:, colour], list(COLOURS)[colour], classifier) for colour in order]
+
+
+def _read_object(mass: Tensor, colour: str, classifier: DigitClassifier) -> Reading:
+    centre, total = centroids(mass)
+    pixels = int(classifier.layers[-1].in_features and JudgeConfig().crop)
+    logits = classifier(crops(mass, centre, pixels))  # t 10
+    visible = total > 0.7 * total.median()  # the other frames show it in part, behind another object
+    digit = int(logits[visible].log_softmax(1).mean(0).argmax()) if visible.any() else int(logits.mean(0).argmax())
+    per_frame = logits.argmax(1)
+    motion, speed, rms = read_motion(centre, visible)
+    same = bool(per_frame[0] == per_frame[-1])
+    return Reading(digit, colour, motion, speed, same, float((per_frame == digit).float().mean()), rms)
+
+
+def read_motion(centre: Float[Tensor, "t 2"], visible: Tensor) -> tuple[str, str, float]:
+    """The motion and speed whose ideal path (rest, reflected line or circle) is nearest, and its RMS distance in units."""
+    if visible.sum() < 3:
+        visible = torch.ones_like(visible)
+    time = torch.arange(len(centre), device=centre.device)[visible]
+    centre = centre[visible]
+    rest = (centre - centre.mean(0)).square().sum(1).mean().sqrt()
+    if rest < STILL:
+        return "standing still", "", float(rest)
+    lines, circles = _fit_lines(centre, time), _fit_circles(centre, time)
+    return min(lines, circles, key=lambda fit: fit[2])
+
+
+def _fit_lines(centre: Tensor, time: Tensor) -> tuple[str, str, float]:
+    """Try every direction, pace and start; the offset of the centroid from the digit's centre is solved for."""
+    pace = torch.arange(0.3, 2.7, 0.05, device=centre.device)
+    start = torch.arange(8.0, 24.01, 0.5, device=centre.device)
+    best = ("", "", math.inf)
+    for name, axis, sign in (("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)):
+        along = reflect(start[None, :, None] + sign * pace[:, None, None] * time)  # paces starts t
+        offset = (centre[:, axis] - along).mean(-1, keepdim=True).clamp(-3, 3)
+        across = centre[:, 1 - axis] - centre[:, 1 - axis].mean()
+        error = (centre[:, axis] - along - offset).square().mean(-1) + across.square().mean()  # paces starts
+        rms = float(error.min().sqrt())
+        if rms < best[2]:
+            units = float(pace[error.argmin() // len(start)])
+            best = (f"moving {name}", _nearest(UNITS_PER_FRAME, units), rms)
+    return best
+
+
+def _fit_circles(centre: Tensor, time: Tensor) -> tuple[str, str, float]:
+    """Least squares for each period: x + iy = middle + radius · exp(iωt), linear in two complex unknowns."""
+    period = torch.arange(6.0, 42.0, 0.25, device=centre.device)
+    omega = 2 * math.pi / torch.cat([period, -period])
+    turn = torch.polar(torch.ones(len(omega), len(time), device=centre.device), omega[:, None] * time)
+    place = torch.complex(centre[:, 0], centre[:, 1])
+    turn, place = turn - turn.mean(1, keepdim=True), place - place.mean()
+    radius = (place * turn.conj()).sum(1) / turn.abs().square().sum(1).clamp(min=1e-6)
+    error = (place - radius[:, None] * turn).abs().square().mean(1)
+    error = torch.where((radius.abs() > 2) & (radius.abs() < 9), error, math.inf)
+    best = int(error.argmin())
+    way = "clockwise" if best < len(period) else "anticlockwise"  # y points down
+    frames = float(period[best % len(period)])
+    return f"circling {way}", _nearest(FRAMES_PER_TURN, frames), float(error[best].sqrt())
+
+
+def _nearest(table: dict[str, float], value: float) -> str:
+    return min(table, key=lambda speed: abs(math.log(table[speed] / value)))
+
+
+def compare(readings: list[Reading], subjects: tuple[Subject, ...]) -> list[dict]:
+    """Match readings to a caption's subjects by colour, and say of each attribute whether it agrees.
+
+    An attribute that the caption leaves open agrees; a plain "moving right" means the middle speed.
+    """
+    left = list(readings)
+    matched = [next((reading for reading in left if reading.colour == subject.colour), None) for subject in subjects]
+    left = [reading for reading in left if reading not in matched]
+    result = []
+    for subject, reading in zip(subjects, matched, strict=True):
+        reading = reading or left.pop(0)
+        timed = subject.motion not in ("", "standing still") or subject.speed
+        agrees = {
+            "digit": reading.digit == subject.digit,
+            "colour": reading.colour == subject.colour,
+            "motion": subject.motion in ("", reading.motion),
+            "speed": not timed or reading.speed == subject.speed,
+        }
+        result.append(asdict(reading) | {"agrees": agrees})
+    return result
+
+
+def judge_crops(images: Float[Tensor, "n 3 h w"], colours: list[str], pixels: int) -> Float[Tensor, "n 1 pixels pixels"]:
+    """The crop of the object of a given colour of each image, as `read` makes it: for training the classifier."""
+    masses = colour_masses(images)[torch.arange(len(images)), [list(COLOURS).index(colour) for colour in colours]]
+    return crops(masses, centroids(masses)[0], pixels)
+
+
+def check_colours(caption: str) -> tuple[Subject, ...]:
+    """The subjects of a caption; `ValueError` where two have the same colour: the judge tells objects apart by it."""
+    subjects = parse_caption(caption)
+    if len({subject.colour for subject in subjects}) < len(subjects):
+        raise ValueError(f"the judge tells objects apart by colour, and caption {caption!r} has two of one colour")
+    return subjects

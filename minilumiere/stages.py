@@ -1,0 +1,192 @@
+"""What each training stage trains: its model, its data, its loss. The loop over them is `train`.
+
+    t2i ──► base                 the text-to-image model, then temporal layers on top of it, frozen
+    ssr-image ──► ssr            the same for super-resolution
+    judge                        the digit classifier that evaluation reads videos with
+
+All randomness of a step comes from the generator that the loop hands in, seeded by (seed, step): nothing else has to
+be saved for a resumed run to continue bit for bit. Batch sizes, steps and learning rates are our choice.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minilumiere.captions import format_caption
+from minilumiere.checkpoint import load_weights
+from minilumiere.config import Scale
+from minilumiere.diffusion import add_noise, log_snr_at, stratified_times, velocity
+from minilumiere.judge import DigitClassifier, judge_crops
+from minilumiere.moving_digits import draw_scenes, random_subjects
+from minilumiere.stunet import STUNet
+from minilumiere.superres import TRAIN_AUGMENTATION, condition
+from minilumiere.text import null_tokens, tokenise
+from minilumiere.unet import UNet
+from minilumiere.weights import read_shipped
+
+Batch = dict[str, Tensor]
+NO_CAPTION = 0.1  # share of captions replaced by "no caption", for classifier-free guidance
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. `draw` makes a batch of `n`, `loss` is a mean over its first axis."""
+
+    build: Callable[[Scale], nn.Module]
+    draw: Callable[[Scale, int, torch.Generator, str], Batch]
+    loss: Callable[[nn.Module, Batch], Tensor]
+    steps: dict[str, int]  # by scale
+    batch: dict[str, int]
+    rate: float  # peak learning rate
+
+
+def draw_images(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+    """Captioned frames with noise, for the text-to-image model. Every (colour, digit) pair occurs."""
+    asked = [random_subjects(generator, full=False) for _ in range(n)]
+    images, _ = draw_scenes(asked, generator, scale.frames, scale.size, scale.output_size, "train", device=device, still=True)
+    return with_noise(images[:, 0], asked, scale.image_shift, generator)
+
+
+def with_noise(clean: Tensor, asked: list, shift: float, generator: torch.Generator) -> Batch:
+    """Add noise at stratified times to images or videos in [0, 1]; drop some captions."""
+    n, device = len(clean), clean.device
+    tokens = tokenise([format_caption(subjects) for subjects in asked])
+    dropped = torch.rand(n, generator=generator) < NO_CAPTION
+    tokens[dropped] = null_tokens(int(dropped.sum()))
+    log_snr = log_snr_at(stratified_times(n, generator), shift).to(device)
+    clean = clean * 2 - 1
+    noise = random_normal(clean.shape, generator, device)
+    return {
+        "noisy": add_noise(clean, noise, log_snr),
+        "v": velocity(clean, noise, log_snr),
+        "log_snr": log_snr,
+        "tokens": tokens.to(device),
+    }
+
+
+def random_normal(shape, generator: torch.Generator, device) -> Tensor:
+    """Normal noise drawn on `device`, determined by the (CPU) generator."""
+    on_device = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    return torch.randn(shape, generator=on_device, device=device)
+
+
+def diffusion_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean squared error of v."""
+    return F.mse_loss(model(batch["noisy"], batch["log_snr"], batch["tokens"]).float(), batch["v"])
+
+
+def draw_videos(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+    """Captioned clips with noise, for the base STUNet. The `UNSEEN_PAIRS` never occur."""
+    asked = [random_subjects(generator, two=0.4, unseen=False) for _ in range(n)]
+    videos, _ = draw_scenes(asked, generator, scale.frames, scale.size, scale.output_size, "train", device=device)
+    return with_noise(videos.transpose(1, 2), asked, scale.video_shift, generator)
+
+
+def draw_enlarged_images(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+    """Frames at output size with noise, beside their noisy low resolution, for the image SSR net."""
+    asked = [random_subjects(generator, full=False) for _ in range(n)]
+    size = scale.output_size
+    images, _ = draw_scenes(asked, generator, scale.frames, size, size, "train", device=device, still=True)
+    return with_condition(images[:, 0], asked, scale, generator)
+
+
+def draw_enlarged_windows(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+    """The same for clips of one window, for the inflated SSR net."""
+    asked = [random_subjects(generator, unseen=False) for _ in range(n)]
+    size = scale.output_size
+    videos, _ = draw_scenes(asked, generator, scale.window, size, size, "train", device=device)
+    return with_condition(videos.transpose(1, 2), asked, scale, generator)
+
+
+def with_condition(clean: Tensor, asked: list, scale: Scale, generator: torch.Generator) -> Batch:
+    """`with_noise`, and the low resolution, noised at a random level and enlarged, as three more channels."""
+    batch = with_noise(clean, asked, scale.ssr_shift, generator)
+    pool = (1, scale.upscale, scale.upscale)
+    low = F.avg_pool3d(clean, pool) if clean.dim() == 5 else F.avg_pool2d(clean, scale.upscale)
+    weakest, strongest = TRAIN_AUGMENTATION
+    augmentation = (weakest + (strongest - weakest) * torch.rand(len(clean), generator=generator)).to(clean.device)
+    noise = random_normal(low.shape, generator, clean.device)
+    enlarged = condition(low * 2 - 1, scale.output_size, augmentation, noise)
+    batch["noisy"] = torch.cat([batch["noisy"], enlarged], dim=1)
+    batch["log_snr"] = torch.stack([batch["log_snr"], augmentation], dim=1)
+    return batch
+
+
+def draw_crops(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+    """Crops of one object each, as the judge sees them, at base and output resolution; some noisy."""
+    asked = [random_subjects(generator) for _ in range(n)]
+    size = (scale.size, scale.output_size)[int(torch.randint(2, (), generator=generator))]
+    images, objects = draw_scenes(asked, generator, scale.frames, size, scale.output_size, "train", device=device, still=True)
+    strength = 0.1 * torch.rand(n, 1, 1, 1, generator=generator).to(device)
+    images = (images[:, 0] + strength * random_normal(images[:, 0].shape, generator, device)).clamp(0, 1)
+    front = [scene[0] for scene in objects]
+    return {
+        "crops": judge_crops(images, [thing.colour for thing in front], scale.judge.crop),
+        "digit": torch.tensor([thing.digit for thing in front], device=device),
+    }
+
+
+def digit_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy of the digit."""
+    return F.cross_entropy(model(batch["crops"]).float(), batch["digit"])
+
+
+def build_stunet(scale: Scale, image_stage: str) -> STUNet:
+    """The image net of `image_stage` with its shipped weights, inflated."""
+    unet = STAGES[image_stage].build(scale)
+    load_weights(unet, read_shipped(image_stage, scale)[0])
+    return STUNet.from_t2i(unet, scale.halvings if image_stage == "t2i" else 0, verbose=False)
+
+
+STAGES: dict[str, Stage] = {
+    "judge": Stage(
+        build=lambda scale: DigitClassifier(scale.judge),
+        draw=draw_crops,
+        loss=digit_loss,
+        steps={"tiny": 3000, "full": 3000},
+        batch={"tiny": 64, "full": 256},
+        rate=2e-3,
+    ),
+    "t2i": Stage(
+        build=lambda scale: UNet(scale.t2i, scale.size),
+        draw=draw_images,
+        loss=diffusion_loss,
+        steps={"tiny": 5000, "full": 10000},
+        batch={"tiny": 64, "full": 256},
+        rate=1e-3,
+    ),
+    "base": Stage(
+        build=lambda scale: build_stunet(scale, "t2i"),
+        draw=draw_videos,
+        loss=diffusion_loss,
+        steps={"tiny": 6000, "full": 8000},
+        batch={"tiny": 8, "full": 16},
+        rate=1e-3,
+    ),
+    "ssr-image": Stage(
+        build=lambda scale: UNet(scale.ssr, scale.output_size),
+        draw=draw_enlarged_images,
+        loss=diffusion_loss,
+        steps={"tiny": 1500, "full": 4000},
+        batch={"tiny": 32, "full": 64},
+        rate=1e-3,
+    ),
+    "ssr": Stage(
+        build=lambda scale: build_stunet(scale, "ssr-image"),
+        draw=draw_enlarged_windows,
+        loss=diffusion_loss,
+        steps={"tiny": 800, "full": 4000},
+        batch={"tiny": 4, "full": 8},
+        rate=1e-3,
+    ),
+}
+
+
+def get_stage(name: str) -> Stage:
+    """The stage called `name`. Raises `ValueError` naming the choices."""
+    if name not in STAGES:
+        raise ValueError(f"unknown stage {name!r}: choose one of {', '.join(STAGES)}")
+    return STAGES[name]

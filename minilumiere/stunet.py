@@ -1,0 +1,125 @@
+"""The Space-Time U-Net (STUNet): a frozen text-to-image U-Net, inflated; all frames of a clip in one pass.
+
+    frames  t      stem ─ Res ─ SpaceTimeConv ──────────────────── cat ─ Res ─ SpaceTimeConv ─ head
+    frames  t/2      └ ↓ ─ t↓ ─ Res ─ SpaceTimeConv ─── cat ─ Res ─ SpaceTimeConv ─ t↑ ┘
+    frames  t/4                 └ ↓ ─ t↓ ─ Res ─ TA ─ Attn ─ TA ─ Res ─ TA ─ ↑ ─ t↑ ┘
+                                                          (TA = TemporalAttention, ↓ and ↑ space, t↓ and t↑ time)
+
+Lumiere, section 3.1 and figure 4: temporal blocks are interleaved with the pretrained ones, and temporal down- and
+up-sampling follow each spatial one. Only these train. At initialisation the net is the text-to-image net on every N-th
+frame, N the temporal factor, and on all frames of a static video; on the other frames it cannot be, for resampling.
+Built in notebooks 03 to 06.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minilumiere.blocks import Context, NoiseEmbedding
+from minilumiere.temporal import SpaceTimeConv, TemporalAttention, TemporalDownsample, TemporalUpsample
+from minilumiere.unet import UNet, count_parameters
+
+
+class STUNet(nn.Module):
+    """Predicts v from a noisy video, its noise level and its caption. Build it with `STUNet.from_t2i`."""
+
+    def __init__(self, t2i: UNet, halvings: int = 2):
+        """`halvings` counts the levels after which time is halved too: the temporal factor is 2 ** halvings."""
+        super().__init__()
+        config = t2i.config
+        widths, embedding, text_width = config.channels, config.embedding, config.text_width
+        if not 0 <= halvings < len(widths):
+            raise ValueError(f"halvings must be 0 to {len(widths) - 1} for a U-Net of {len(widths)} levels, got {halvings}")
+        self.halvings, self.temporal_factor = halvings, 2**halvings
+        self.t2i = t2i
+        # The text encoder trained on images never needed words of motion: the temporal layers read its features through
+        # one more layer, and have their own embedding of noise level and caption.
+        self.words = nn.TransformerEncoderLayer(text_width, 4, 2 * text_width, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.noise = NoiseEmbedding(config.noise_levels, text_width, embedding)
+        self.down_inflation = nn.ModuleList(SpaceTimeConv(width, embedding) for width in widths[:-1])
+        self.temporal_downs = nn.ModuleList(TemporalDownsample(widths[level + 1]) for level in range(halvings))
+        self.middle_inflation = nn.ModuleList(
+            TemporalAttention(widths[-1], embedding, text_width, config.heads) for _ in range(3)
+        )
+        self.temporal_ups = nn.ModuleList(TemporalUpsample(widths[level]) for level in range(halvings))
+        self.up_inflation = nn.ModuleList(SpaceTimeConv(width, embedding) for width in widths[:-1])
+        self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_t2i(cls, unet: UNet, halvings: int = 2, verbose: bool = True) -> "STUNet":
+        """Inflate a text-to-image U-Net: it becomes part of the STUNet, and its weights are frozen. Prints a table."""
+        unet.requires_grad_(False)
+        stunet = cls(unet, halvings)
+        if verbose:
+            print(stunet.table())
+        return stunet
+
+    def temporal_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters that inflation added: those that train."""
+        return (parameter for name, parameter in self.named_parameters() if not name.startswith("t2i."))
+
+    def table(self) -> str:
+        """Parameters by part, frozen and trainable."""
+        rows = [f"{'part':<18}{'frozen':>12}{'trainable':>12}"]
+        for name, part in self.named_children():
+            rows.append(f"{name:<18}{count_parameters(part, False):>12,}{count_parameters(part, True):>12,}")
+        return "\n".join([*rows, f"{'total':<18}{count_parameters(self, False):>12,}{count_parameters(self, True):>12,}"])
+
+    def context(self, log_snr: Tensor, image_context: Context, summary: Tensor) -> Context:
+        """What the temporal layers look at."""
+        words = self.words(image_context.words, src_key_padding_mask=~image_context.real)
+        return Context(self.noise(log_snr.reshape(len(words), -1), summary), words, image_context.real)
+
+    def forward(
+        self, noisy: Float[Tensor, "b c t h w"], log_snr: Tensor, tokens: Int[Tensor, "b n"]
+    ) -> Float[Tensor, "b 3 t h w"]:
+        self.check_frames(noisy.shape[2])
+        t2i, b, t = self.t2i, noisy.shape[0], noisy.shape[2]
+        image_context = t2i.context(log_snr, tokens)
+        context = self.context(log_snr, image_context, (image_context.words * image_context.real[..., None]).mean(1))
+        per_frame = image_context.repeat(t)  # for the pretrained layers, which see frames as a batch of images
+
+        def images(video: Float[Tensor, "b c t h w"]) -> Float[Tensor, "(b t) c h w"]:
+            return rearrange(video, "b c t h w -> (b t) c h w")
+
+        def video(images: Float[Tensor, "(b t) c h w"]) -> Float[Tensor, "b c t h w"]:
+            return rearrange(images, "(b t) c h w -> b c t h w", b=b)
+
+        h = t2i.fold(images(noisy))
+        skips, contexts = [], []
+        for level, downsample in enumerate(t2i.downsamples):
+            h = t2i.down_attention[level](t2i.down_blocks[level](h, per_frame), per_frame)
+            h = images(self.down_inflation[level](video(h), context))
+            skips.append(h)
+            contexts.append(per_frame)
+            h = downsample(h)
+            if level < self.halvings:
+                h = images(self.temporal_downs[level](video(h)))
+                per_frame = image_context.repeat(t // 2 ** (level + 1))
+
+        h = images(self.middle_inflation[0](video(t2i.middle_in(h, per_frame)), context))
+        h = images(self.middle_inflation[1](video(t2i.middle_attention(h, per_frame)), context))
+        h = images(self.middle_inflation[2](video(t2i.middle_out(h, per_frame)), context))
+
+        for level in reversed(range(len(skips))):
+            h = t2i.upsamples[level](F.interpolate(h, scale_factor=2.0))
+            if level < self.halvings:
+                h = images(self.temporal_ups[level](video(h)))
+            h = torch.cat([h, skips[level]], dim=1)
+            h = t2i.up_attention[level](t2i.up_blocks[level](h, contexts[level]), contexts[level])
+            h = images(self.up_inflation[level](video(h), context))
+        return video(t2i.unfold(h))
+
+    def check_frames(self, frames: int) -> None:
+        """Raise `ValueError` unless the frames are divisible by the temporal factor."""
+        factor = self.temporal_factor
+        if frames < 1 or frames % factor:
+            below, above = frames // factor * factor, -(-frames // factor) * factor
+            nearest = f"{below} or {above}" if below > 0 else f"{max(above, factor)}"
+            raise ValueError(
+                f"{frames} frames are not divisible by the temporal factor {factor}: the nearest valid is {nearest}"
+            )

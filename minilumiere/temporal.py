@@ -1,0 +1,147 @@
+"""The layers that make an image net a video net: inflation blocks, and resampling in time.
+
+    SpaceTimeConv      x ─┬─ 3x3 over h w ─ 3 over t ─ linear (zero) ─ + ─►     every level but the coarsest
+    TemporalAttention  x ─┬─ attention over t ─ words ─ MLP ─ linear (zero) ─ + ─►     the coarsest level only
+                          └───────────────────────────────────────────────┘
+    TemporalDownsample  3 over t (identity), then every second frame      b c t h w -> b c t/2 h w
+    TemporalUpsample    every frame twice, then 3 over t (identity)       b c t h w -> b c 2t h w
+
+Lumiere, section 3.1 and figures 4 and 5. Zero and identity initialisation are the paper's: at first the blocks add
+nothing, and resampling is nearest-neighbour. Kernel sizes, norms, positions, and how noise level and caption reach the
+blocks are our choice: the paper is silent. Built in notebooks 03 to 05.
+"""
+
+import torch
+from einops import rearrange, repeat
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minilumiere.blocks import Context, Modulation, attend
+
+
+def temporal_conv(channels: int, stride: int = 1, identity: bool = False) -> nn.Conv2d:
+    """A 1-D convolution over t of `b c t (h w)`: three frames, zero padding. Optionally the identity at first.
+
+    Zero padding tells the net where a clip begins and ends, which "moving right" needs: walls reflect.
+    """
+    conv = nn.Conv2d(channels, channels, (3, 1), stride=(stride, 1), padding=(1, 0))
+    if identity:
+        nn.init.zeros_(conv.weight)
+        nn.init.zeros_(conv.bias)
+        with torch.no_grad():
+            conv.weight[:, :, 1, 0] = torch.eye(channels)
+    return conv
+
+
+def over_time(conv: nn.Conv2d, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+    """Apply a temporal convolution; it may change the number of frames."""
+    y = conv(rearrange(x, "b c t h w -> b c t (h w)"))
+    return rearrange(y, "b c t (h w) -> b c t h w", w=x.shape[-1])
+
+
+class TemporalDownsample(nn.Module):
+    """Halves the frames: a temporal convolution, identity at first, followed by a stride (one strided convolution)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = temporal_conv(channels, stride=2, identity=True)
+
+    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t/2 h w"]:
+        if x.shape[2] % 2:
+            raise ValueError(f"{x.shape[2]} frames cannot be halved: give an even number")
+        return over_time(self.conv, x)
+
+
+class TemporalUpsample(nn.Module):
+    """Doubles the frames: each is repeated, then a temporal convolution, identity at first."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = temporal_conv(channels, identity=True)
+
+    def forward(self, x: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c 2*t h w"]:
+        return over_time(self.conv, repeat(x, "b c t h w -> b c (t twice) h w", twice=2))
+
+
+class SpaceTimeConv(nn.Module):
+    """Convolution-based inflation block: factorised space-time convolution, zero-initialised, added to its input.
+
+    Cheaper and more non-linear than a full 3-D convolution, more expressive than a temporal one alone (section 3.1).
+    """
+
+    def __init__(self, channels: int, embedding: int):
+        super().__init__()
+        self.modulation = Modulation(channels, embedding)
+        self.spatial = nn.Conv2d(channels, channels, 3, padding=1)
+        self.temporal = temporal_conv(channels)
+        self.project = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, x: Float[Tensor, "b c t h w"], context: Context) -> Float[Tensor, "b c t h w"]:
+        frames = x.shape[2]
+        h = rearrange(x, "b c t h w -> (b t) c h w")
+        if torch.is_grad_enabled() and not h.requires_grad:
+            # The first trainable block behind frozen layers. On CPU, torch 2.13's group norm crashes in backward when its
+            # input is channels_last and needs no gradient while its weights do.
+            h = h.contiguous()
+        h = self.modulation(h, context.embedding.repeat_interleave(frames, dim=0))
+        h = self.spatial(F.silu(h))  # (b t) c h w
+        h = over_time(self.temporal, rearrange(F.silu(h), "(b t) c h w -> b c t h w", t=frames))
+        h = self.project(rearrange(F.silu(h), "b c t h w -> (b t) c h w"))
+        return x + rearrange(h, "(b t) c h w -> b c t h w", t=frames)
+
+
+class TemporalAttention(nn.Module):
+    """Attention-based inflation block: every place looks along its own t, and at the caption; zero-initialised.
+
+    Attention over t costs hw (4 t c² + 2 t² c): quadratic in the frames, hence at the coarsest level only.
+    Rotary positions (Su et al. 2021) depend on the distance of frames alone and work for any number of them; without
+    positions, attention could not tell the order of frames.
+    """
+
+    def __init__(self, channels: int, embedding: int, text_width: int, heads: int = 4):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(channels, elementwise_affine=False)
+        self.scale_shift = nn.Linear(embedding, 2 * channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        self.cross_norm = nn.LayerNorm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(text_width, 2 * channels)
+        self.cross_out = nn.Linear(channels, channels)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
+        )
+        self.project = nn.Linear(channels, channels)
+        for layer in (self.scale_shift, self.project):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Float[Tensor, "b c t h w"], context: Context) -> Float[Tensor, "b c t h w"]:
+        b, _, t, height, width = x.shape
+        scale, shift = self.scale_shift(context.embedding)[:, None].chunk(2, dim=-1)  # b 1 c
+        tokens = rearrange(x, "b c t h w -> b (h w t) c")
+        h = self.norm(tokens) * (1 + scale) + shift
+        h = rearrange(h, "b (p t) c -> (b p) t c", t=t)
+        query, key, value = self.qkv(h).chunk(3, dim=-1)  # (b h w) t c
+        query, key = rotate(query, self.heads), rotate(key, self.heads)
+        h = h + self.out(attend(query, key, value, self.heads))
+        h = rearrange(h, "(b p) t c -> b (p t) c", b=b)
+        key, value = self.key_value(context.words).chunk(2, dim=-1)  # b n c
+        h = h + self.cross_out(attend(self.query(self.cross_norm(h)), key, value, self.heads, context.real))
+        h = h + self.mlp(h)
+        return x + rearrange(self.project(h), "b (h w t) c -> b c t h w", h=height, w=width)
+
+
+def rotate(x: Float[Tensor, "b t c"], heads: int) -> Float[Tensor, "b t c"]:
+    """Rotary positions: turn pairs of channels of each head by an angle that grows with the frame's number."""
+    pairs = x.shape[-1] // heads // 2
+    frequency = 100 ** -(torch.arange(pairs, device=x.device) / pairs)
+    angle = torch.arange(x.shape[1], device=x.device)[:, None] * frequency  # t pairs
+    cos, sin = (part.to(x.dtype)[:, None] for part in (angle.cos(), angle.sin()))  # t 1 pairs
+    first, second = rearrange(x, "b t (heads two pairs) -> two b t heads pairs", heads=heads, two=2)
+    turned = torch.stack([first * cos - second * sin, first * sin + second * cos])
+    return rearrange(turned, "two b t heads pairs -> b t (heads two pairs)")

@@ -1,0 +1,203 @@
+"""One training loop for all stages: AdamW, warm-up and cosine decay, clipping, EMA, a log, checkpoints, resuming.
+
+    for each step:  seed(seed, step) ──► draw a batch ──► loss ──► backward ──► clip ──► AdamW ──► EMA
+    every N minutes and at the end:      checkpoint (model, EMA, optimiser, step), written atomically
+
+On one GPU: bfloat16 autocast and `torch.compile`. On several: `torchrun --nproc-per-node=N -m minilumiere train STAGE`;
+each process draws the whole batch and takes its share, so that N processes do what one does. Built in notebook 06.
+"""
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from minilumiere.checkpoint import read_checkpoint, write_checkpoint
+from minilumiere.config import architecture, get_scale
+from minilumiere.stages import Batch, get_stage
+
+WARM_UP = 100  # steps
+LOG_EVERY = 20  # steps; also how often the loss is looked at (a look makes a GPU wait)
+EMA_DECAY = 0.999
+CLIP = 1.0  # of the gradient's norm
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to train one stage. 0 means the stage's own number of steps or batch size."""
+
+    stage: str
+    scale: str = "tiny"
+    steps: int = 0
+    batch: int = 0
+    seed: int = 0
+    run: Path | None = None  # folder of checkpoint and log; default runs/SCALE-STAGE
+    device: str = ""  # default: cuda where there is one, else cpu
+    save_minutes: float = 3.0  # minutes between checkpoints
+    stop_minutes: float = math.inf  # stop (and save) after so long; the next call resumes
+    progress: bool = True
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run or Path("runs") / f"{self.scale}-{self.stage}")
+
+
+class Divergence(ArithmeticError):
+    """The loss became NaN or infinite."""
+
+
+def train(options: TrainOptions) -> nn.Module:
+    """Train a stage to the end, resuming from its last checkpoint if there is one. Returns the EMA model.
+
+    Raises `ValueError` for unknown names or a checkpoint of another run, `Divergence` where the loss is not finite
+    (the last good checkpoint stays).
+    """
+    scale, stage = get_scale(options.scale), get_stage(options.stage)
+    steps = options.steps or stage.steps[scale.name]
+    batch_size = options.batch or stage.batch[scale.name]
+    rank, world, device = start_processes(options.device)
+    torch.manual_seed(options.seed)
+    model = stage.build(scale).to(device)
+    ema = AveragedModel(model, multi_avg_fn=ema_update)
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trainable, lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
+    path = options.folder / "checkpoint.safetensors"
+    identity = {"stage": options.stage, "scale": scale.name, "config": architecture(options.stage, scale)}
+    identity |= {"steps": steps, "batch": batch_size, "seed": options.seed}
+    step, minutes_before = resume(path, identity, model, ema, optimiser) if path.is_file() else (0, 0.0)
+    trim_log(options.folder / "log.jsonl", step)
+
+    network = model
+    if device.type == "cuda":
+        network = torch.compile(network)
+    if world > 1:
+        network = DistributedDataParallel(network, broadcast_buffers=False)
+    running, begun, saved = torch.zeros((), device=device), time.monotonic(), time.monotonic()
+    bar = tqdm(
+        initial=step, total=steps, desc=f"{scale.name} {options.stage}", disable=rank > 0 or not options.progress, mininterval=2
+    )
+    while step < steps:
+        for group in optimiser.param_groups:
+            group["lr"] = stage.rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        batch = share(stage.draw(scale, batch_size, step_generator(options.seed, step), str(device)), rank, world)
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+            loss = stage.loss(network, batch)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(trainable, CLIP)
+        optimiser.step()
+        ema.update_parameters(model)
+        running += loss.detach()
+        step += 1
+        bar.update()
+        elapsed = (time.monotonic() - begun) / 60
+        due = (time.monotonic() - saved) / 60 >= options.save_minutes or elapsed >= options.stop_minutes or step == steps
+        if step % LOG_EVERY == 0 or due:
+            since = step % LOG_EVERY or LOG_EVERY
+            mean = float(running) / since
+            running.zero_()
+            if not math.isfinite(mean):
+                raise Divergence(
+                    f"the loss is {mean} at step {step}; {path} keeps the last good state: lower the learning rate"
+                )
+            if rank == 0:
+                bar.set_postfix(loss=f"{mean:.4f}")
+                log(options.folder / "log.jsonl", step=step, loss=mean, minutes=minutes_before + elapsed, device=device.type)
+        if due:
+            saved = time.monotonic()
+            if rank == 0:
+                facts = {"step": step, "minutes": round(minutes_before + elapsed, 2), "device": device_name(device)}
+                save(path, identity | facts, model, ema, optimiser)
+            if elapsed >= options.stop_minutes:
+                break
+    bar.close()
+    if world > 1:
+        distributed.barrier()
+    return ema.module
+
+
+def start_processes(device: str) -> tuple[int, int, torch.device]:
+    """This process's rank, the number of processes (as torchrun says), and the device that it trains on."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        torch.set_float32_matmul_precision("high")
+    if world > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return rank, world, chosen
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words, for the log of what was trained where."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The source of all randomness of one step."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def share(batch: Batch, rank: int, world: int) -> Batch:
+    """This process's equal part of a batch."""
+    return {key: value.chunk(world)[rank] for key, value in batch.items()}
+
+
+def ema_update(averaged: list[torch.Tensor], current: list[torch.Tensor], number: torch.Tensor) -> None:
+    """Exponential moving average that forgets its first steps faster."""
+    decay = min(EMA_DECAY, (1 + int(number)) / (10 + int(number)))
+    torch._foreach_lerp_(averaged, current, 1 - decay)
+
+
+def save(path: Path, metadata: dict, model: nn.Module, ema: AveragedModel, optimiser: torch.optim.Optimizer) -> None:
+    """The whole training state: model, EMA and Adam's moments of every trainable parameter, and the step."""
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    tensors = {}
+    for prefix, module in (("model.", model), ("ema.", ema.module)):
+        parameters = dict(module.named_parameters())
+        tensors |= {prefix + name: parameters[name] for name in names}
+    for index, moments in optimiser.state_dict()["state"].items():
+        tensors |= {f"{key}.{names[index]}": value for key, value in moments.items() if key != "step"}
+    write_checkpoint(path, tensors, metadata)
+
+
+def resume(
+    path: Path, identity: dict, model: nn.Module, ema: AveragedModel, optimiser: torch.optim.Optimizer
+) -> tuple[int, float]:
+    """Restore what `save` wrote. Returns the step to go on from, and the minutes trained so far."""
+    tensors, metadata = read_checkpoint(path, **identity)
+    step = metadata["step"]
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    averaged = dict(ema.module.named_parameters())
+    state = {}
+    with torch.no_grad():
+        for index, (name, parameter) in enumerate(trainable.items()):
+            parameter.copy_(tensors[f"model.{name}"])
+            averaged[name].copy_(tensors[f"ema.{name}"])
+            moments = {key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
+            state[index] = moments | {"step": torch.tensor(float(step))}
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    ema.n_averaged.fill_(step)
+    return step, metadata["minutes"]
+
+
+def log(path: Path, **values) -> None:
+    """Append one JSON line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def trim_log(path: Path, step: int) -> None:
+    """Drop the lines of steps that a resumed run does again."""
+    if path.is_file():
+        lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in lines))

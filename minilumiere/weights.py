@@ -1,0 +1,65 @@
+"""The trained weights in `data/weights`: half precision, EMA, one file a stage and scale, and a manifest with checksums.
+
+    t2i.safetensors        all of the text-to-image net        base.safetensors    the temporal layers on top of it
+    ssr-image.safetensors  all of the image SSR net            ssr.safetensors     the temporal layers on top of it
+    judge.safetensors      the digit classifier
+
+A file of temporal layers names the image weights it was trained on, by checksum; on others it is refused.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+from minilumiere.checkpoint import Tensors, file_sha256, read_checkpoint, write_atomically, write_checkpoint
+from minilumiere.config import DATA, Scale, architecture
+
+WEIGHTS = DATA / "weights"
+BUILT_ON = {"base": "t2i", "ssr": "ssr-image"}
+
+
+def weights_path(stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
+    """Where the weights of a stage lie."""
+    return folder / scale.name / f"{stage}.safetensors"
+
+
+def read_shipped(stage: str, scale: Scale, folder: Path = WEIGHTS) -> tuple[Tensors, dict]:
+    """Tensors and metadata of a trained stage.
+
+    Raises `FileNotFoundError` where it is not trained yet, `ValueError` where the file is damaged, of another model or
+    trained on other image weights.
+    """
+    path = weights_path(stage, scale, folder)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights {path}: train them with 'minilumiere train {stage} --scale {scale.name} --ship'")
+    tensors, metadata = read_checkpoint(path, stage=stage, scale=scale.name, config=architecture(stage, scale))
+    if stage in BUILT_ON:
+        image = read_shipped(BUILT_ON[stage], scale, folder)[1]["sha256"]
+        if metadata["built_on"] != image:
+            raise ValueError(f"{path} was trained on other {BUILT_ON[stage]} weights than those beside it: train it again")
+    return tensors, metadata
+
+
+def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
+    """Put the EMA weights of a training run into `folder` and its manifest. Returns the file's path."""
+    tensors, metadata = read_checkpoint(run / "checkpoint.safetensors", stage=stage, scale=scale.name)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][-25:]
+    facts = {key: metadata[key] for key in ("stage", "scale", "config", "seed", "batch", "step", "minutes", "device")}
+    facts |= {"loss": round(sum(line["loss"] for line in lines) / len(lines), 5), "torch": torch.__version__}
+    if stage in BUILT_ON:
+        facts["built_on"] = read_shipped(BUILT_ON[stage], scale, folder)[1]["sha256"]
+    half = {name.removeprefix("ema."): tensor.half() for name, tensor in tensors.items() if name.startswith("ema.")}
+    path = weights_path(stage, scale, folder)
+    write_checkpoint(path, half, facts)
+    manifest = read_manifest(folder)
+    entry = {key: facts[key] for key in ("step", "batch", "seed", "minutes", "device", "loss", "torch")}
+    manifest[f"{scale.name}/{path.name}"] = {"sha256": file_sha256(path), "bytes": path.stat().st_size} | entry
+    write_atomically(folder / "manifest.json", (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
+    return path
+
+
+def read_manifest(folder: Path = WEIGHTS) -> dict[str, dict]:
+    """What `data/weights/manifest.json` says: checksum, size and training facts of each file."""
+    path = folder / "manifest.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
