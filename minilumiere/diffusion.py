@@ -12,6 +12,7 @@ Images and videos are in [-1, 1] here. Built in notebook 02.
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -103,7 +104,7 @@ def sample(
     times = torch.linspace(start, 0, steps + 1, dtype=torch.float64)
     levels = log_snr_at(times, shift).to(noisy.device)
     batch = noisy.shape[0]
-    for now, after in tqdm(zip(levels[:-1], levels[1:], strict=True), progress, steps, disable=not progress, leave=False):
+    for now, after in tqdm(pairwise(levels), progress, steps, disable=not progress, leave=False):
         now, after = now.expand(batch), after.expand(batch)
         clean, _ = clean_and_noise(noisy, denoise(noisy, now), now)
         if clip:

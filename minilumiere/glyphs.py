@@ -10,6 +10,7 @@ are closed. Built in notebook 01.
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,76 +23,55 @@ from minilumiere.config import DATA
 SEGMENTS = 40  # line segments a glyph
 PATCH = 1.25  # side of the square patch that a glyph is drawn on, in digit heights
 
-# Skeletons: several a digit; each a list of strokes, each stroke its control points (x, y) in the unit box, y down.
+# Skeletons, several a digit: strokes divided by |, control points x,y in hundredths of the unit box, y down.
 # Strokes that meet share a point; the jitter is a function of the place, so that they still meet afterwards.
-_O = [(0.5, 0.0), (0.17, 0.14), (0.02, 0.5), (0.17, 0.86), (0.5, 1.0), (0.83, 0.86), (0.98, 0.5), (0.83, 0.14), (0.5, 0.0)]
-SKELETONS: dict[int, list[list[list[tuple[float, float]]]]] = {
-    0: [[_O], [[(x * 0.8 + 0.1, y) for x, y in _O]]],
+SKELETONS = {
+    0: [
+        "50,0 17,14 2,50 17,86 50,100 83,86 98,50 83,14 50,0",
+        "50,0 24,14 12,50 24,86 50,100 76,86 88,50 76,14 50,0",
+    ],
     1: [
-        [[(0.5, 0.0), (0.5, 0.5), (0.5, 1.0)]],
-        [[(0.28, 0.22), (0.42, 0.13), (0.55, 0.0)], [(0.55, 0.0), (0.55, 0.5), (0.55, 1.0)]],
-        [[(0.28, 0.2), (0.52, 0.0)], [(0.52, 0.0), (0.52, 1.0)], [(0.25, 1.0), (0.52, 1.0), (0.78, 1.0)]],
+        "50,0 50,50 50,100",
+        "28,22 42,13 55,0 | 55,0 55,50 55,100",
+        "28,20 52,0 | 52,0 52,100 | 25,100 52,100 78,100",
     ],
     2: [
-        [[(0.05, 0.25), (0.25, 0.03), (0.6, 0.0), (0.88, 0.22), (0.75, 0.52), (0.05, 1.0)], [(0.05, 1.0), (0.5, 1.0), (0.97, 0.98)]],
-        [
-            [(0.1, 0.2), (0.45, 0.0), (0.88, 0.2), (0.7, 0.58), (0.3, 0.95), (0.08, 0.9), (0.22, 0.76), (0.5, 0.9), (0.75, 1.0), (1.0, 0.9)],
-        ],
+        "5,25 25,3 60,0 88,22 75,52 5,100 | 5,100 50,100 97,98",
+        "10,20 45,0 88,20 70,58 30,95 8,90 22,76 50,90 75,100 100,90",
     ],
     3: [
-        [
-            [(0.08, 0.12), (0.4, 0.0), (0.82, 0.1), (0.82, 0.36), (0.35, 0.47)],
-            [(0.35, 0.47), (0.85, 0.56), (0.92, 0.82), (0.5, 1.0), (0.04, 0.88)],
-        ],
-        [
-            [(0.1, 0.0), (0.45, 0.0), (0.85, 0.0)],
-            [(0.85, 0.0), (0.45, 0.4)],
-            [(0.45, 0.4), (0.8, 0.46), (0.95, 0.7), (0.75, 0.96), (0.35, 1.0), (0.05, 0.9)],
-        ],
+        "8,12 40,0 82,10 82,36 35,47 | 35,47 85,56 92,82 50,100 4,88",
+        "10,0 45,0 85,0 | 85,0 45,40 | 45,40 80,46 95,70 75,96 35,100 5,90",
     ],
     4: [
-        [[(0.2, 0.0), (0.12, 0.3), (0.08, 0.58)], [(0.08, 0.58), (0.5, 0.6), (0.95, 0.56)], [(0.76, 0.05), (0.74, 0.5), (0.72, 1.0)]],
-        [[(0.68, 0.0), (0.35, 0.36), (0.02, 0.68)], [(0.02, 0.68), (0.5, 0.68), (0.98, 0.68)], [(0.68, 0.0), (0.68, 0.5), (0.68, 1.0)]],
+        "20,0 12,30 8,58 | 8,58 50,60 95,56 | 76,5 74,50 72,100",
+        "68,0 35,36 2,68 | 2,68 50,68 98,68 | 68,0 68,50 68,100",
     ],
-    5: [
-        [
-            [(0.88, 0.0), (0.5, 0.0), (0.2, 0.02)],
-            [(0.2, 0.02), (0.17, 0.22), (0.12, 0.43)],
-            [(0.12, 0.43), (0.5, 0.36), (0.88, 0.52), (0.9, 0.82), (0.5, 1.0), (0.06, 0.9)],
-        ],
-    ],
+    5: ["88,0 50,0 20,2 | 20,2 17,22 12,43 | 12,43 50,36 88,52 90,82 50,100 6,90"],
     6: [
-        [
-            [(0.78, 0.0), (0.42, 0.16), (0.12, 0.5), (0.1, 0.82), (0.42, 1.0), (0.82, 0.9), (0.88, 0.65), (0.6, 0.5), (0.28, 0.56), (0.1, 0.76)],
-        ],
-        [
-            [(0.62, 0.0), (0.3, 0.28), (0.1, 0.64), (0.22, 0.94), (0.55, 1.0), (0.88, 0.84), (0.8, 0.58), (0.48, 0.53), (0.14, 0.7)],
-        ],
+        "78,0 42,16 12,50 10,82 42,100 82,90 88,65 60,50 28,56 10,76",
+        "62,0 30,28 10,64 22,94 55,100 88,84 80,58 48,53 14,70",
     ],
     7: [
-        [[(0.05, 0.02), (0.5, 0.0), (0.95, 0.0)], [(0.95, 0.0), (0.62, 0.45), (0.4, 1.0)]],
-        [[(0.05, 0.02), (0.5, 0.0), (0.95, 0.0)], [(0.95, 0.0), (0.62, 0.45), (0.4, 1.0)], [(0.3, 0.52), (0.6, 0.5), (0.88, 0.5)]],
+        "5,2 50,0 95,0 | 95,0 62,45 40,100",
+        "5,2 50,0 95,0 | 95,0 62,45 40,100 | 30,52 60,50 88,50",
     ],
     8: [
-        [
-            [(0.5, 0.46), (0.18, 0.34), (0.2, 0.08), (0.5, 0.0), (0.8, 0.08), (0.82, 0.34), (0.5, 0.46)],
-            [(0.5, 0.46), (0.1, 0.62), (0.12, 0.9), (0.5, 1.0), (0.88, 0.9), (0.9, 0.62), (0.5, 0.46)],
-        ],
-        [
-            [(0.85, 0.12), (0.5, 0.0), (0.16, 0.14), (0.3, 0.4), (0.75, 0.6), (0.88, 0.84), (0.5, 1.0), (0.12, 0.84), (0.25, 0.6), (0.7, 0.38), (0.85, 0.12)],
-        ],
+        "50,46 18,34 20,8 50,0 80,8 82,34 50,46 | 50,46 10,62 12,90 50,100 88,90 90,62 50,46",
+        "85,12 50,0 16,14 30,40 75,60 88,84 50,100 12,84 25,60 70,38 85,12",
     ],
     9: [
-        [
-            [(0.86, 0.28), (0.7, 0.04), (0.36, 0.0), (0.1, 0.22), (0.2, 0.46), (0.55, 0.5), (0.86, 0.28)],
-            [(0.86, 0.28), (0.85, 0.6), (0.78, 1.0)],
-        ],
-        [
-            [(0.86, 0.26), (0.7, 0.04), (0.36, 0.0), (0.1, 0.22), (0.2, 0.46), (0.55, 0.5), (0.86, 0.26)],
-            [(0.86, 0.26), (0.9, 0.6), (0.76, 0.92), (0.45, 1.0), (0.18, 0.92)],
-        ],
+        "86,28 70,4 36,0 10,22 20,46 55,50 86,28 | 86,28 85,60 78,100",
+        "86,26 70,4 36,0 10,22 20,46 55,50 86,26 | 86,26 90,60 76,92 45,100 18,92",
     ],
-}  # fmt: skip
+}
+
+Stroke = list[tuple[float, float]]
+
+
+def parse_skeleton(text: str) -> list[Stroke]:
+    """The strokes of a skeleton, as lists of control points in the unit box."""
+    return [[tuple(int(number) / 100 for number in point.split(",")) for point in stroke.split()] for stroke in text.split("|")]
 
 
 @dataclass(frozen=True)
@@ -131,7 +111,7 @@ def patch_size(height: float) -> int:
     return 2 * round(height * PATCH / 2)
 
 
-def spline_matrix(strokes: list[list[tuple[float, float]]], samples: list[int]) -> tuple[Tensor, Tensor]:
+def spline_matrix(strokes: list[Stroke], samples: list[int]) -> tuple[Tensor, Tensor]:
     """Catmull-Rom interpolation as two matrices: control points (p, 2) -> starts and ends of all segments (s, 2).
 
     A spline is linear in its control points, so one matrix product draws every glyph of a skeleton at once.
@@ -162,12 +142,11 @@ def make_glyphs(per_digit: int, seed: int) -> Glyphs:
     normal = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
     segments, digits = [], []
     for digit, skeletons in SKELETONS.items():
-        for number, strokes in enumerate(skeletons):
+        for number, skeleton in enumerate(skeletons):
+            strokes = parse_skeleton(skeleton)
             count = per_digit * (number + 1) // len(skeletons) - per_digit * number // len(skeletons)
             control = torch.tensor([point for stroke in strokes for point in stroke])  # p 2
-            lengths = [
-                sum(torch.dist(torch.tensor(a), torch.tensor(b)) for a, b in zip(s, s[1:], strict=False)) for s in strokes
-            ]
+            lengths = [sum(torch.dist(torch.tensor(a), torch.tensor(b)) for a, b in pairwise(s)) for s in strokes]
             samples = [max(2, int(SEGMENTS * length / sum(lengths))) for length in lengths]
             samples[lengths.index(max(lengths))] += SEGMENTS - sum(samples)
             start, end = spline_matrix(strokes, samples)
@@ -225,9 +204,8 @@ def _mnist(split: str, height: float, device: str) -> tuple[Tensor, Tensor]:
     try:
         dataset = MNIST(DATA / "mnist", train=split == "train")
     except RuntimeError as error:
-        raise ValueError(
-            f"MNIST is not in {DATA / 'mnist'}; fetch it once with torchvision.datasets.MNIST({str(DATA / 'mnist')!r}, download=True)"
-        ) from error
+        how = f"torchvision.datasets.MNIST({str(DATA / 'mnist')!r}, download=True)"
+        raise ValueError(f"MNIST is not in {DATA / 'mnist'}: fetch it once with {how}") from error
     side = patch_size(height)
     digit_box = round(28 * height / 20)  # MNIST digits are 20 of 28 pixels tall
     ink = torch.nn.functional.interpolate(

@@ -13,7 +13,7 @@ import math
 from dataclasses import asdict, dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,6 +45,7 @@ class DigitClassifier(nn.Module):
 
     def __init__(self, config: JudgeConfig = JudgeConfig()):  # noqa: B008 (frozen)
         super().__init__()
+        self.crop = config.crop  # pixels
         layers, last = [], 1
         for width in config.channels:
             layers += [
@@ -73,7 +74,7 @@ def colour_masses(video: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t colours h
 
 def centroids(mass: Float[Tensor, "t h w"]) -> tuple[Float[Tensor, "t 2"], Float[Tensor, " t"]]:
     """Centre of mass (x, y) per frame in canvas units, and the mass itself; frames without mass repeat the mean."""
-    t, h, w = mass.shape
+    h, w = mass.shape[1:]
     x = (torch.arange(w, device=mass.device) + 0.5) * CANVAS / w
     y = (torch.arange(h, device=mass.device) + 0.5) * CANVAS / h
     total = mass.sum((1, 2))
@@ -103,8 +104,7 @@ def read(video: Float[Tensor, "t 3 h w"], classifier: DigitClassifier, objects: 
 
 def _read_object(mass: Tensor, colour: str, classifier: DigitClassifier) -> Reading:
     centre, total = centroids(mass)
-    pixels = int(classifier.layers[-1].in_features and JudgeConfig().crop)
-    logits = classifier(crops(mass, centre, pixels))  # t 10
+    logits = classifier(crops(mass, centre, classifier.crop))  # t 10
     visible = total > 0.7 * total.median()  # the other frames show it in part, behind another object
     digit = int(logits[visible].log_softmax(1).mean(0).argmax()) if visible.any() else int(logits.mean(0).argmax())
     per_frame = logits.argmax(1)
