@@ -5,12 +5,14 @@ Nothing else in the package holds a size. The paper discloses almost none of the
 """
 
 import json
+import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 _HERE = Path(__file__).parent
 DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parent / "data"  # in an installed wheel; in a checkout
 
+STAGES = ("judge", "t2i", "base", "ssr-image", "ssr")  # of training, in an order in which they can be trained
 FORMAT_VERSION = 1  # of checkpoints; raised whenever an old file can no longer be read
 
 
@@ -98,6 +100,11 @@ SCALES = {
 }
 
 
+def smoke(steps: int) -> int:
+    """Few steps of training or sampling under `MINILUMIERE_SMOKE=1`, so that notebooks run in CI; else `steps`."""
+    return min(steps, 4) if os.environ.get("MINILUMIERE_SMOKE", "0") not in ("", "0") else steps
+
+
 def get_scale(name: str) -> Scale:
     """The preset called `name`. Raises `ValueError` naming the choices."""
     if not isinstance(name, str) or name not in SCALES:
@@ -107,14 +114,13 @@ def get_scale(name: str) -> Scale:
 
 def architecture(stage: str, scale: Scale) -> dict:
     """What a checkpoint of a training stage must agree with, as JSON values. Raises `ValueError` for an unknown stage."""
-    parts = {
+    if stage not in STAGES:
+        raise ValueError(f"unknown stage {stage!r}: choose one of {', '.join(STAGES)}")
+    config, more = {
         "judge": (scale.judge, {}),
         "t2i": (scale.t2i, {"size": scale.size}),
         "base": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
         "ssr-image": (scale.ssr, {"size": scale.output_size}),
         "ssr": (scale.ssr, {"size": scale.output_size, "halvings": 0}),
-    }
-    if stage not in parts:
-        raise ValueError(f"unknown stage {stage!r}: choose one of {', '.join(parts)}")
-    config, more = parts[stage]
+    }[stage]
     return json.loads(json.dumps(asdict(config) | more))

@@ -11,6 +11,7 @@ Our choice throughout.
 
 import math
 from dataclasses import asdict, dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -18,8 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilumiere.captions import COLOURS, Subject, parse_caption
-from minilumiere.config import JudgeConfig
+from minilumiere.checkpoint import load_weights
+from minilumiere.config import JudgeConfig, get_scale
 from minilumiere.moving_digits import CANVAS, FRAMES_PER_TURN, UNITS_PER_FRAME, reflect
+from minilumiere.validate import check_video
+from minilumiere.weights import read_shipped
 
 CROP = 20.0  # units of the canvas that a crop shows
 DARK = 0.25  # pixels with less brightness have no colour
@@ -191,9 +195,26 @@ def judge_crops(images: Float[Tensor, "n 3 h w"], colours: list[str], pixels: in
     return crops(masses, centroids(masses)[0], pixels)
 
 
-def check_colours(caption: str) -> tuple[Subject, ...]:
-    """The subjects of a caption; `ValueError` where two have the same colour: the judge tells objects apart by it."""
+@cache
+def load_judge() -> DigitClassifier:
+    """The shipped digit classifier (of scale `tiny`; its crops are the same at every scale)."""
+    scale = get_scale("tiny")
+    classifier = DigitClassifier(scale.judge)
+    load_weights(classifier, read_shipped("judge", scale)[0])
+    return classifier.eval()
+
+
+def assess(video: Float[Tensor, "t 3 h w"], caption: str, classifier: DigitClassifier | None = None) -> dict:
+    """Read a video (T, 3, H, W) in [0, 1] and compare it with a caption.
+
+    Returns `digit`, `colour`, `motion`, `speed`, `same_digit` ... of the first object of the caption (see `Reading`),
+    `agrees` (a bool for each of the first four: do all objects agree?), and `objects`, the same for each object.
+    Raises `ValueError` for a bad video or caption, or a caption with two objects of one colour.
+    """
+    check_video(video, "video", (None, 3, None, None))
     subjects = parse_caption(caption)
     if len({subject.colour for subject in subjects}) < len(subjects):
         raise ValueError(f"the judge tells objects apart by colour, and caption {caption!r} has two of one colour")
-    return subjects
+    objects = compare(read(video.cpu(), classifier or load_judge(), len(subjects)), subjects)
+    agrees = {key: all(thing["agrees"][key] for thing in objects) for key in objects[0]["agrees"]}
+    return objects[0] | {"agrees": agrees, "objects": objects}

@@ -13,22 +13,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from minilumiere.checkpoint import load_weights
-from minilumiere.config import Scale, get_scale
+from minilumiere.config import Scale, get_scale, smoke
 from minilumiere.diffusion import guided, sample
-from minilumiere.judge import DigitClassifier
 from minilumiere.stunet import STUNet
 from minilumiere.superres import super_resolve
 from minilumiere.text import null_tokens, tokenise
 from minilumiere.unet import UNet
+from minilumiere.validate import check_number, check_video
 from minilumiere.weights import read_shipped
 
 
 class Pipeline:
-    """The trained models of one scale: `t2i`, `base` (which contains it), `ssr` and `judge`. Made by `load`."""
+    """The trained models of one scale: `base` (STUNet), `t2i` (inside it), `ssr`. Made by `load`."""
 
-    def __init__(self, scale: Scale, base: STUNet, ssr: STUNet, judge: DigitClassifier, device: torch.device):
+    def __init__(self, scale: Scale, base: STUNet, ssr: STUNet, device: torch.device):
         self.scale, self.device = scale, device
-        self.base, self.ssr, self.judge = (model.to(device).eval() for model in (base, ssr, judge))
+        self.base, self.ssr = base.to(device).eval(), ssr.to(device).eval()
         self.t2i: UNet = base.t2i
 
     def generate(
@@ -50,10 +50,8 @@ class Pipeline:
         Raises `ValueError` or `TypeError` for a bad caption or an argument outside its range.
         """
         captions = [caption] if isinstance(caption, str) else caption
-        tokens, seed = self._tokens(captions), _check_seed(seed)
-        frames = self.scale.frames if frames is None else frames
-        if not isinstance(frames, int):
-            raise TypeError(f"frames must be an integer, got {frames!r}")
+        tokens = self._tokens(captions)
+        frames = self.scale.frames if frames is None else check_number(frames, "frames", 1, 10_000, int)
         self.base.check_frames(frames)
         shape = (3, frames, self.scale.size, self.scale.size)
         low = self._sample(self.base, shape, tokens, seed, self.scale.video_shift, steps, guidance, progress and "base")
@@ -67,24 +65,20 @@ class Pipeline:
         """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
         captions = [caption] if isinstance(caption, str) else caption
         tokens, shape = self._tokens(captions), (3, self.scale.size, self.scale.size)
-        image = _to_unit(self._sample(self.t2i, shape, tokens, _check_seed(seed), self.scale.image_shift, steps, guidance))
+        image = _to_unit(self._sample(self.t2i, shape, tokens, seed, self.scale.image_shift, steps, guidance))
         return image[0] if isinstance(caption, str) else image
 
     def upscale(self, video: Float[Tensor, "t 3 h w"], caption: str, seed: int = 0) -> Float[Tensor, "t 3 H W"]:
         """Super-resolve a base clip (T, 3, h, w) in [0, 1]."""
         size = self.scale.size
-        check_video(video, "video", (None, 3, size, size))
+        video = check_video(video, "video", (None, 3, size, size))
         low = (video.to(self.device) * 2 - 1).transpose(0, 1)[None]
-        return _to_unit(self._enlarge(low, self._tokens([caption]), _check_seed(seed)))[0].transpose(0, 1)
+        return _to_unit(self._enlarge(low, self._tokens([caption]), seed))[0].transpose(0, 1)
 
     @torch.no_grad()
     def _sample(self, model, shape, tokens, seed, shift, steps, guidance, progress="") -> Tensor:
-        steps = self.scale.steps if steps is None else steps
-        guidance = self.scale.guidance if guidance is None else guidance
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1000:
-            raise ValueError(f"steps must be an integer from 1 to 1000, got {steps!r}")
-        if isinstance(guidance, bool) or not isinstance(guidance, int | float) or not 0 <= guidance <= 20:
-            raise ValueError(f"guidance must be a number from 0 to 20, got {guidance!r}")
+        steps = smoke(self.scale.steps) if steps is None else check_number(steps, "steps", 1, 1000, int)
+        guidance = self.scale.guidance if guidance is None else check_number(guidance, "guidance", 0, 20)
         null = null_tokens(len(tokens)).to(self.device)
         denoise = guided(partial(_call, model, tokens), partial(_call, model, null), guidance)
         noise = self._noise(shape, len(tokens), seed)
@@ -103,6 +97,7 @@ class Pipeline:
 
     def _noise(self, shape: tuple[int, ...], n: int, seed: int, stream: int = 0) -> Tensor:
         """Normal noise (n, *shape), the same on every device; `stream` tells the uses within one clip apart."""
+        check_number(seed, "seed", 0, 2**60, int)
         generators = (torch.Generator().manual_seed((seed + i) * 4 + stream) for i in range(n))
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
 
@@ -119,10 +114,8 @@ def load(scale: str = "tiny", device: str | torch.device | None = None) -> Pipel
     """
     preset = get_scale(scale)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    judge = DigitClassifier(preset.judge)
-    load_weights(judge, read_shipped("judge", preset)[0])
-    base = load_stunet("t2i", "base", preset)
-    return Pipeline(preset, base, load_stunet("ssr-image", "ssr", preset), judge, device)
+    base, ssr = load_stunet("t2i", "base", preset), load_stunet("ssr-image", "ssr", preset)
+    return Pipeline(preset, base, ssr, device)
 
 
 def load_stunet(image_stage: str, video_stage: str, scale: Scale) -> STUNet:
@@ -137,29 +130,8 @@ def load_stunet(image_stage: str, video_stage: str, scale: Scale) -> STUNet:
     return stunet
 
 
-def check_video(given, name: str, shape: tuple[int | None, ...]) -> None:
-    """Raise `ValueError` unless `given` is a finite float tensor in [0, 1] of `shape` (None = any length >= 1)."""
-    wanted = f"({', '.join('T' if length is None else str(length) for length in shape)}), floating point, in [0, 1]"
-    if not isinstance(given, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor of shape {wanted}, not {type(given).__name__}")
-    fits = given.dim() == len(shape) and all(
-        want in (None, have) and have for want, have in zip(shape, given.shape, strict=True)
-    )
-    if not fits or not given.is_floating_point():
-        raise ValueError(f"{name} has shape {tuple(given.shape)} and dtype {given.dtype}; wanted {wanted}")
-    low, high = float(given.min()), float(given.max())
-    if not (low >= -1e-4 and high <= 1 + 1e-4):  # also false for NaN
-        raise ValueError(f"{name} of shape {tuple(given.shape)} has values from {low} to {high}; wanted {wanted}")
-
-
 def _call(model, tokens: Tensor, noisy: Tensor, log_snr: Tensor) -> Tensor:
     return model(noisy, log_snr, tokens)
-
-
-def _check_seed(seed: int) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**60:
-        raise ValueError(f"seed must be an integer from 0 to 2**60, got {seed!r}")
-    return seed
 
 
 def _to_unit(x: Tensor) -> Tensor:

@@ -136,12 +136,12 @@ def digit_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def build_stunet(scale: Scale, image_stage: str) -> STUNet:
     """The image net of `image_stage` with its shipped weights, inflated."""
-    unet = STAGES[image_stage].build(scale)
+    unet = RECIPES[image_stage].build(scale)
     load_weights(unet, read_shipped(image_stage, scale)[0])
     return STUNet.from_t2i(unet, scale.halvings if image_stage == "t2i" else 0, verbose=False)
 
 
-STAGES: dict[str, Stage] = {
+RECIPES: dict[str, Stage] = {
     "judge": Stage(
         build=lambda scale: DigitClassifier(scale.judge),
         draw=draw_crops,
@@ -187,6 +187,6 @@ STAGES: dict[str, Stage] = {
 
 def get_stage(name: str) -> Stage:
     """The stage called `name`. Raises `ValueError` naming the choices."""
-    if name not in STAGES:
-        raise ValueError(f"unknown stage {name!r}: choose one of {', '.join(STAGES)}")
-    return STAGES[name]
+    if name not in RECIPES:
+        raise ValueError(f"unknown stage {name!r}: choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]

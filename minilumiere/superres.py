@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from minilumiere.config import Scale
+from minilumiere.config import Scale, smoke
 from minilumiere.diffusion import add_noise, sample
 from minilumiere.multidiffusion import multidiffusion, temporal_windows
 from minilumiere.stunet import STUNet
@@ -64,4 +64,4 @@ def super_resolve(
 
         return multidiffusion(denoise_windows, noisy, windows, windows_per_call)
 
-    return sample(denoise, noise, steps=steps or scale.ssr_steps, shift=scale.ssr_shift, progress=progress)  # clips x̂
+    return sample(denoise, noise, steps=steps or smoke(scale.ssr_steps), shift=scale.ssr_shift, progress=progress)  # clips x̂

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from minilumiere.checkpoint import read_checkpoint, write_checkpoint
-from minilumiere.config import architecture, get_scale
+from minilumiere.config import architecture, get_scale, smoke
 from minilumiere.stages import Batch, get_stage
 
 WARM_UP = 100  # steps
@@ -54,14 +54,14 @@ class Divergence(ArithmeticError):
     """The loss became NaN or infinite."""
 
 
-def train(options: TrainOptions) -> nn.Module:
-    """Train a stage to the end, resuming from its last checkpoint if there is one. Returns the EMA model.
+def train(options: TrainOptions) -> nn.Module | None:
+    """Train a stage, resuming from its last checkpoint if there is one. Returns the EMA model; None if stopped early.
 
     Raises `ValueError` for unknown names or a checkpoint of another run, `Divergence` where the loss is not finite
     (the last good checkpoint stays).
     """
     scale, stage = get_scale(options.scale), get_stage(options.stage)
-    steps = options.steps or stage.steps[scale.name]
+    steps = smoke(options.steps or stage.steps[scale.name])
     batch_size = options.batch or stage.batch[scale.name]
     rank, world, device = start_processes(options.device)
     torch.manual_seed(options.seed)
@@ -80,7 +80,8 @@ def train(options: TrainOptions) -> nn.Module:
         network = torch.compile(network)
     if world > 1:
         network = DistributedDataParallel(network, broadcast_buffers=False)
-    running, begun, saved = torch.zeros((), device=device), time.monotonic(), time.monotonic()
+    running, looked = torch.zeros((), device=device), step  # the loss since the step of the last look
+    begun = saved = time.monotonic()
     bar = tqdm(
         initial=step, total=steps, desc=f"{scale.name} {options.stage}", disable=rank > 0 or not options.progress, mininterval=2
     )
@@ -101,8 +102,8 @@ def train(options: TrainOptions) -> nn.Module:
         elapsed = (time.monotonic() - begun) / 60
         due = (time.monotonic() - saved) / 60 >= options.save_minutes or elapsed >= options.stop_minutes or step == steps
         if step % LOG_EVERY == 0 or due:
-            since = step % LOG_EVERY or LOG_EVERY
-            mean = float(running) / since
+            mean = float(running) / (step - looked)
+            looked = step
             running.zero_()
             if not math.isfinite(mean):
                 raise Divergence(
@@ -121,7 +122,7 @@ def train(options: TrainOptions) -> nn.Module:
     bar.close()
     if world > 1:
         distributed.barrier()
-    return ema.module
+    return ema.module if step == steps else None
 
 
 def start_processes(device: str) -> tuple[int, int, torch.device]:

@@ -1,0 +1,128 @@
+"""The command line: `minilumiere generate | train | evaluate | info`, each with `--help`.
+
+Exit code 0 on success, 2 with one clear line on bad input.
+"""
+
+import argparse
+import sys
+import time
+
+import torch
+
+from minilumiere.config import SCALES, STAGES, get_scale
+from minilumiere.weights import read_manifest
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage above it."""
+
+    def error(self, message: str):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def build_parser() -> Parser:
+    parser = Parser("minilumiere", description="Text to video of moving digits, after Lumiere.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
+
+    def command(name: str, run, help: str) -> Parser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(action=run)
+        sub.add_argument("--scale", default="tiny", choices=SCALES, help="default: tiny")
+        sub.add_argument("--seed", type=int, default=0, help="default: 0")
+        sub.add_argument("--device", default=None, help="default: cuda where there is one, else cpu")
+        return sub
+
+    generate = command("generate", run_generate, "Generate a video of a caption.")
+    generate.add_argument("caption", help="such as 'a red 3 moving right'")
+    generate.add_argument("-o", "--output", default="out.gif", help=".gif .apng .png .webp or .mp4; default: out.gif")
+    generate.add_argument("--steps", type=int, help="sampling steps; default: the scale's")
+    generate.add_argument("--guidance", type=float, help="classifier-free guidance weight; default: the scale's")
+    generate.add_argument("--frames", type=int, help="a multiple of the temporal factor; default: the scale's")
+    generate.add_argument("--no-super-resolution", action="store_true", help="save the base model's clip")
+    generate.add_argument("--zoom", type=int, default=1, help="enlarge each pixel of the saved clip; default: 1")
+
+    train = command("train", run_train, "Train one stage, resuming where it was left.")
+    train.add_argument("stage", metavar="STAGE", help=", ".join(STAGES))
+    train.add_argument("--steps", type=int, default=0, help="default: the stage's")
+    train.add_argument("--batch", type=int, default=0, help="default: the stage's")
+    train.add_argument("--run", default=None, help="folder of checkpoint and log; default: runs/SCALE-STAGE")
+    train.add_argument("--save-minutes", type=float, default=3, help="between checkpoints; default: 3")
+    train.add_argument("--stop-minutes", type=float, default=float("inf"), help="stop, resumably, after so many minutes")
+    train.add_argument("--ship", action="store_true", help="when done, put the weights into data/weights")
+
+    evaluate = command("evaluate", run_evaluate, "Judge generated clips beside real ones.")
+    evaluate.add_argument("--samples", type=int, default=128, help="one-object captions; default: 128")
+
+    command("info", run_info, "Sizes and shipped weights of a scale.")
+    return parser
+
+
+def run_generate(options: argparse.Namespace) -> None:
+    from minilumiere.pipeline import load
+    from minilumiere.viz import check_format, save_video
+
+    check_format(options.output)
+    pipe = load(options.scale, options.device)
+    begun = time.perf_counter()
+    video = pipe.generate(
+        options.caption,
+        options.seed,
+        steps=options.steps,
+        guidance=options.guidance,
+        frames=options.frames,
+        super_resolution=not options.no_super_resolution,
+        progress=True,
+    )
+    seconds = time.perf_counter() - begun
+    path = save_video(video, options.output, fps=pipe.scale.fps, zoom=options.zoom)
+    t, _, height, width = video.shape
+    print(f"{path}: {t} frames of {width}x{height}, '{options.caption}', {seconds:.1f} s on {pipe.device}")
+
+
+def run_train(options: argparse.Namespace) -> None:
+    from minilumiere.train import TrainOptions, train
+    from minilumiere.weights import ship
+
+    keys = ("stage", "scale", "steps", "batch", "seed", "run", "device", "save_minutes", "stop_minutes")
+    settings = TrainOptions(**{key: getattr(options, key) for key in keys})
+    finished = train(settings)
+    print(f"{settings.folder}: {'finished' if finished else 'stopped; the same command resumes it'}")
+    if options.ship and finished:
+        print(f"shipped as {ship(settings.folder, options.stage, get_scale(options.scale))}")
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    from minilumiere.evaluate import evaluate
+    from minilumiere.pipeline import load
+    from minilumiere.validate import check_number
+
+    check_number(options.samples, "samples", 1, 100_000, int)
+    print(evaluate(load(options.scale, options.device), options.samples, options.seed))
+
+
+def run_info(options: argparse.Namespace) -> None:
+    scale = get_scale(options.scale)
+    out = scale.output_size
+    print(f"scale {scale.name}: {scale.frames} frames at {scale.fps} fps, {scale.size}x{scale.size} -> {out}x{out}")
+    print(f"  temporal factor {scale.temporal_factor}, SSR windows of {scale.window} frames, overlap {scale.overlap}")
+    print(f"  {scale.steps} steps, guidance {scale.guidance}, SSR {scale.ssr_steps} steps; torch {torch.__version__}")
+    rows = {name: entry for name, entry in read_manifest().items() if name.startswith(f"{scale.name}/")}
+    print(f"  {'weights':<24}{'KiB':>6}{'steps':>8}{'minutes':>9}{'loss':>9}  device" if rows else "  no trained weights yet")
+    for name, entry in rows.items():
+        kib = entry["bytes"] // 1024
+        print(f"  {name:<24}{kib:>6}{entry['step']:>8}{entry['minutes']:>9.1f}{entry['loss']:>9.4f}  {entry['device']}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line. Returns the exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        options.action(options)
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:
+        print(f"minilumiere: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
