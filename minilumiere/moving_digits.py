@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -221,8 +221,3 @@ def _fill_in(subject: Subject, generator: torch.Generator) -> Subject:
     options = MOTIONS[1:] if subject.speed else MOTIONS
     motion = options[int(torch.randint(len(options), (), generator=generator))]
     return Subject(subject.colour, subject.digit, motion, subject.speed)
-
-
-def digits_of(objects: list[list[ObjectTruth]]) -> Int[Tensor, " m"]:
-    """The digits of all objects of a batch, in order."""
-    return torch.tensor([thing.digit for scene in objects for thing in scene])

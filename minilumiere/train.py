@@ -23,6 +23,7 @@ from tqdm import tqdm
 from minilumiere.checkpoint import read_checkpoint, write_checkpoint
 from minilumiere.config import architecture, get_scale, smoke
 from minilumiere.stages import Batch, get_stage
+from minilumiere.validate import check_number
 
 WARM_UP = 100  # steps
 LOG_EVERY = 20  # steps; also how often the loss is looked at (a look makes a GPU wait)
@@ -61,9 +62,14 @@ def train(options: TrainOptions) -> nn.Module | None:
     (the last good checkpoint stays).
     """
     scale, stage = get_scale(options.scale), get_stage(options.stage)
+    check_number(options.steps, "steps", 0, 10**9, int)
+    check_number(options.batch, "batch", 0, 10**6, int)
+    check_number(options.seed, "seed", 0, 2**40 - 1, int)
     steps = smoke(options.steps or stage.steps[scale.name])
     batch_size = options.batch or stage.batch[scale.name]
     rank, world, device = start_processes(options.device)
+    if batch_size % world:
+        raise ValueError(f"a batch of {batch_size} cannot be shared equally by {world} processes")
     torch.manual_seed(options.seed)
     model = stage.build(scale).to(device)
     ema = AveragedModel(model, multi_avg_fn=ema_update)
@@ -99,7 +105,7 @@ def train(options: TrainOptions) -> nn.Module | None:
         running += loss.detach()
         step += 1
         bar.update()
-        elapsed = (time.monotonic() - begun) / 60
+        elapsed = agree((time.monotonic() - begun) / 60, device)
         due = (time.monotonic() - saved) / 60 >= options.save_minutes or elapsed >= options.stop_minutes or step == steps
         if step % LOG_EVERY == 0 or due:
             mean = float(running) / (step - looked)
@@ -135,6 +141,15 @@ def start_processes(device: str) -> tuple[int, int, torch.device]:
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return rank, world, chosen
+
+
+def agree(value: float, device: torch.device) -> float:
+    """The largest of all processes' values, so that all of them stop after the same step."""
+    if not distributed.is_initialized():
+        return value
+    shared = torch.tensor(value, device=device)
+    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    return float(shared)
 
 
 def device_name(device: torch.device) -> str:

@@ -10,6 +10,7 @@ import signal
 import time
 from dataclasses import replace
 from datetime import timedelta
+from inspect import isfunction
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,7 +45,7 @@ def use_small(patch: pytest.MonkeyPatch, folder: Path) -> Scale:
     """Let `tiny` mean a far smaller model, and the shipped weights lie in `folder`."""
     patch.delenv("MINILUMIERE_SMOKE", raising=False)
     patch.setitem(config.SCALES, "tiny", SMALL)
-    for function in (weights.weights_path, weights.read_shipped, weights.ship, weights.read_manifest):
+    for function in filter(isfunction, vars(weights).values()):
         defaults = tuple(folder if value == weights.WEIGHTS else value for value in function.__defaults__ or ())
         patch.setattr(function, "__defaults__", defaults)
     patch.setattr(weights, "WEIGHTS", folder)
@@ -136,7 +137,11 @@ def rank_child(rank: int, port: int, folder: Path, jobs: list[dict], trouble: st
 
         patch.setitem(stages.RECIPES, "judge", stage_with_loss(loss))
     for job in jobs:
-        go(**job)
+        try:
+            go(**job)
+        except Exception as error:
+            (job["run"].parent / f"error-{rank}.txt").write_text(repr(error))
+            raise
     if distributed.is_initialized():
         distributed.destroy_process_group()
 

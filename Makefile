@@ -1,0 +1,36 @@
+# Every target sets up what it needs on a fresh machine with Python >= 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+.PHONY: demo test unit lint notebooks lab clean
+
+demo: .venv/demo                ## generate one clip
+	$(BIN)/minilumiere generate "a red 3 moving right" --scale tiny --seed 0 -o demo.gif
+
+test: lint unit notebooks       ## everything that CI runs
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+unit: .venv/test
+	$(BIN)/python -m pytest tests
+
+notebooks: .venv/test           ## run every notebook and compare with its stored outputs: strictly, then laxly
+	cd notebooks && MINILUMIERE_SMOKE=1 ../$(BIN)/python -m pytest --nbval --nbval-sanitize-with sanitize.cfg --nbval-cell-timeout 120 -p no:cacheprovider .
+	cd notebooks && MINILUMIERE_SMOKE=1 ../$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout 120 -p no:cacheprovider .
+
+lab: .venv/test                 ## open the notebooks
+	$(BIN)/jupyter lab notebooks
+
+.venv/demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	touch $@
+
+.venv/test: .venv/demo
+	$(PIP) --editable '.[notebooks,test]'
+	touch $@
+
+clean:
+	rm -rf .venv demo.gif .pytest_cache .ruff_cache .hypothesis

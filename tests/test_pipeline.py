@@ -1,0 +1,136 @@
+"""The shipped `tiny` weights, used as a user would."""
+
+import pytest
+import torch
+
+import minilumiere as ml
+from minilumiere.config import SCALES
+from minilumiere.pipeline import Pipeline, load_stunet
+
+CAPTION = "a red 3 moving right"
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Pipeline:
+    return ml.load("tiny", device="cpu")
+
+
+def test_a_clip_has_the_contract_s_shape_range_and_dtype(pipe):
+    video = pipe.generate(CAPTION, seed=0, steps=2)
+    assert video.shape == (16, 3, 64, 64) and video.dtype == torch.float32
+    assert video.min() >= 0 and video.max() <= 1
+
+
+def test_a_list_gives_a_batch_whose_clips_do_not_depend_on_their_company(pipe):
+    both = pipe.generate([CAPTION, "a blue 7 moving left"], seed=3, steps=2, super_resolution=False)
+    assert both.shape == (2, 16, 3, 32, 32)
+    torch.testing.assert_close(both[0], pipe.generate(CAPTION, seed=3, steps=2, super_resolution=False), atol=1e-4, rtol=0)
+    alone = pipe.generate("a blue 7 moving left", seed=4, steps=2, super_resolution=False)  # the i-th clip has seed + i
+    torch.testing.assert_close(both[1], alone, atol=1e-4, rtol=0)
+
+
+def test_same_seed_same_clip_other_seed_other_clip(pipe):
+    first, again, other = (pipe.generate(CAPTION, seed=seed, steps=2, super_resolution=False) for seed in (5, 5, 6))
+    assert torch.equal(first, again)
+    assert (first - other).abs().mean() > 0.001
+
+
+def test_captions_are_case_and_space_insensitive(pipe):
+    plain = pipe.generate(CAPTION, seed=0, steps=1, super_resolution=False)
+    assert torch.equal(plain, pipe.generate("  A Red 3   moving RIGHT ", seed=0, steps=1, super_resolution=False))
+
+
+def test_images_come_from_the_text_to_image_model_alone(pipe):
+    image = pipe.generate_image("a red 3", seed=0, steps=2)
+    assert image.shape == (3, 32, 32)
+    assert pipe.generate_image(["a red 3", "a blue 1"], seed=0, steps=2).shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("frames", [4, 24])
+def test_other_lengths_than_trained(pipe, frames):
+    assert pipe.generate(CAPTION, frames=frames, steps=1).shape == (frames, 3, 64, 64)
+
+
+def test_shipped_models_make_the_clip_that_is_asked_for(pipe):
+    """Not a measurement (that is `minilumiere evaluate`): colour and motion of most of eight captions must be right."""
+    captions = [
+        "a red 1 moving right", "a green 7 moving left", "a blue 1 moving up", "a yellow 7 moving down",
+        "a white 0 standing still", "a cyan 4 moving right", "a purple 1 moving left", "a red 0 moving down",
+    ]  # fmt: skip
+    clips = pipe.generate(captions, seed=100)
+    results = [ml.assess(clip, caption)["agrees"] for clip, caption in zip(clips, captions, strict=True)]
+    assert sum(result["colour"] for result in results) >= 7
+    assert sum(result["motion"] for result in results) >= 5
+
+
+def test_super_resolution_agrees_with_what_it_enlarges(pipe):
+    base = pipe.generate(CAPTION, seed=0, super_resolution=False)
+    large = pipe.upscale(base, CAPTION)
+    assert large.shape == (16, 3, 64, 64)
+    assert (torch.nn.functional.avg_pool2d(large, 2) - base).abs().mean() < 0.05
+
+
+def test_unknown_scale_and_untrained_scale():
+    with pytest.raises(ValueError, match="tiny, full"):
+        ml.load("huge")
+    with pytest.raises(ValueError):
+        ml.load(None)
+    if not (SCALES["full"] and ml.config.DATA.joinpath("weights/full/base.safetensors").is_file()):
+        with pytest.raises(FileNotFoundError, match="minilumiere train"):
+            ml.load("full")
+
+
+@pytest.mark.parametrize("caption", ["", "a pink 3", "a red 3 and a blue 4 and a white 5", "a red 12", "red 3", "a 3 red"])
+def test_bad_captions(pipe, caption):
+    with pytest.raises(ValueError):
+        pipe.generate(caption)
+    with pytest.raises(ValueError):
+        pipe.generate_image(caption)
+
+
+@pytest.mark.parametrize("caption", [3, None, b"a red 3", ["a red 3", 5], [], {"a": 1}])
+def test_captions_of_the_wrong_type(pipe, caption):
+    with pytest.raises((TypeError, ValueError)):
+        pipe.generate(caption)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 0}, {"steps": -1}, {"steps": 1001}, {"steps": 2.5}, {"steps": "3"}, {"steps": True},
+        {"guidance": -1}, {"guidance": 1e9}, {"guidance": float("nan")}, {"guidance": "2"},
+        {"seed": -1}, {"seed": 1.5}, {"seed": None}, {"frames": 0}, {"frames": "16"},
+    ],
+)  # fmt: skip
+def test_options_out_of_range(pipe, options):
+    with pytest.raises((TypeError, ValueError), match=next(iter(options))):
+        pipe.generate(CAPTION, **options)
+
+
+def test_frames_not_divisible_name_the_factor_and_the_nearest_counts(pipe):
+    with pytest.raises(ValueError, match=r"factor 4.*16 or 20"):
+        pipe.generate(CAPTION, frames=18)
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        torch.zeros(3, 32, 32), torch.zeros(16, 1, 32, 32), torch.zeros(16, 3, 31, 32), torch.zeros(16, 3, 32, 32).byte(),
+        torch.full((4, 3, 32, 32), 2.0), torch.full((4, 3, 32, 32), float("nan")), torch.zeros(0, 3, 32, 32),
+    ],
+)  # fmt: skip
+def test_bad_videos_name_what_was_given_and_wanted(pipe, video):
+    with pytest.raises(ValueError, match=r"\(any, 3, 32, 32\)"):
+        pipe.upscale(video, CAPTION)
+
+
+def test_a_video_of_the_wrong_type(pipe):
+    with pytest.raises(TypeError, match="list"):
+        pipe.upscale([[1]], CAPTION)
+
+
+def test_load_stunet_freezes_the_image_weights():
+    base = load_stunet("t2i", "base", SCALES["tiny"])
+    assert {name for name, parameter in base.named_parameters() if not parameter.requires_grad} == {
+        f"t2i.{name}" for name, _ in base.t2i.named_parameters()
+    }
