@@ -59,7 +59,7 @@ class Scale:
     ssr_shift: float = -2.0
     steps: int = 25  # default sampling steps of the base model
     ssr_steps: int = 8
-    guidance: float = 2.0  # default classifier-free guidance weight (1 = none)
+    guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
 
     @property
     def output_size(self) -> int:

@@ -397,7 +397,7 @@ def test_killed_at_the_worst_moments(tmp_path, small, fork_server, where, leaves
     arguments = (small, tmp_path / "run", "judge", {"save_minutes": 0.0})
     process = fork_server.Process(target=train_child, args=(*arguments, (where, 3)))
     process.start()
-    process.join(120)
+    process.join(300)
     assert process.exitcode == -9
     assert steps_done(tmp_path / "run") == leaves
     go(tmp_path / "run")
@@ -463,7 +463,7 @@ def run_ranks(fork_server, folder: Path, jobs: list[dict], trouble: str = "") ->
     ranks = [fork_server.Process(target=rank_child, args=(rank, port, folder, jobs, trouble)) for rank in range(2)]
     for process in ranks:
         process.start()
-    deadline = time.monotonic() + (30 if trouble else 120)
+    deadline = time.monotonic() + 300
     for process in ranks:
         process.join(max(0, deadline - time.monotonic()))
     codes = [process.exitcode for process in ranks]

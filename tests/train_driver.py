@@ -125,8 +125,8 @@ def rank_child(rank: int, port: int, folder: Path, jobs: list[dict], trouble: st
     use_small(patch, folder)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    if trouble:  # a process that waits in vain for the other one shall fail soon
-        distributed.init_process_group("gloo", timeout=timedelta(seconds=8))
+    if trouble:  # a process that waits in vain for the other one shall fail some time
+        distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
     if trouble == "clocks":  # the clock of rank 0 races, that of rank 1 has stopped
         clock = itertools.count(0, 600) if rank == 0 else itertools.repeat(0)
         patch.setattr(train, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
@@ -148,7 +148,7 @@ def rank_child(rank: int, port: int, folder: Path, jobs: list[dict], trouble: st
 
 def wait_for_change(path: Path, process, before: tuple | None) -> None:
     """Wait until `path` is another file than `before` (see `identity`), or the process has ended."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while process.is_alive() and identity(path) in (None, before):
         assert time.monotonic() < deadline, f"{path} was not written"
         time.sleep(0.001)
