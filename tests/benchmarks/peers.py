@@ -41,7 +41,7 @@ except ImportError as error:
     sys.exit(f"{error}: {HOW_TO_INSTALL}")
 
 SIZE = 32  # pixels
-BACKWARD_UP_TO = 80  # frames; beyond it Unet3D's attention maps no longer fit in memory
+BACKWARD_UP_TO = 80  # frames; beyond it Unet3D's attention maps outgrow a laptop's memory
 TOLERANCE = 0.1  # of the parameters
 TINY = SCALES["tiny"]
 
