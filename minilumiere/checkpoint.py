@@ -8,6 +8,7 @@ read:  safetensors (never pickle), checksum, version, stage, scale and config mu
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -32,7 +33,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise OSError(error.errno, f"could not write {path} ({error.strerror}); what was there before is untouched") from error
 
 
@@ -59,7 +61,7 @@ def read_checkpoint(path: Path, **expected) -> tuple[Tensors, dict]:
             stored = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
         checksum_ok = stored["sha256"] == _checksum(tensors, stored["minilumiere"])
-        metadata = json.loads(stored["minilumiere"]) if checksum_ok else {}
+        metadata = dict(json.loads(stored["minilumiere"])) if checksum_ok else {}
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
         raise ValueError(f"{path} is no whole minilumiere checkpoint: {error}") from error
     if not checksum_ok:
@@ -70,19 +72,24 @@ def read_checkpoint(path: Path, **expected) -> tuple[Tensors, dict]:
     return tensors, metadata | {"sha256": stored["sha256"]}
 
 
-def load_weights(module: torch.nn.Module, tensors: Tensors, prefix: str = "") -> None:
-    """Copy tensors into parameters by name (half precision becomes the module's). Raises `ValueError` on a mismatch."""
+def matching(tensors: Tensors, prefix: str, parameters: Tensors) -> Tensors:
+    """The tensors whose names begin with `prefix`, without it; `ValueError` unless names and shapes are the parameters'."""
     chosen = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    parameters = dict(module.named_parameters())
-    if unknown := sorted(set(chosen) - set(parameters)):
-        raise ValueError(f"the checkpoint holds tensors that the model has not: {', '.join(unknown[:3])}")
+    if differing := sorted(set(chosen) ^ set(parameters)):
+        raise ValueError(f"checkpoint and model do not hold the same tensors: {prefix}{differing[0]} is in one of them only")
     for name, tensor in chosen.items():
         if tensor.shape != parameters[name].shape:
-            raise ValueError(
-                f"{name} has shape {tuple(tensor.shape)} in the checkpoint, {tuple(parameters[name].shape)} in the model"
-            )
-        with torch.no_grad():
-            parameters[name].copy_(tensor)
+            have, want = tuple(tensor.shape), tuple(parameters[name].shape)
+            raise ValueError(f"{prefix}{name} has shape {have} in the checkpoint, {want} in the model")
+    return chosen
+
+
+@torch.no_grad()
+def load_weights(module: torch.nn.Module, tensors: Tensors, prefix: str = "") -> None:
+    """Copy tensors into the trainable parameters: all of them, no others. Raises `ValueError` on a mismatch."""
+    parameters = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    for name, tensor in matching(tensors, prefix, parameters).items():
+        parameters[name].copy_(tensor)
 
 
 def file_sha256(path: Path) -> str:

@@ -162,7 +162,7 @@ RECIPES: dict[str, Stage] = {
         build=lambda scale: build_stunet(scale, "t2i"),
         draw=draw_videos,
         loss=diffusion_loss,
-        steps={"tiny": 7000, "full": 8000},
+        steps={"tiny": 4500, "full": 8000},
         batch={"tiny": 8, "full": 16},
         rate=1e-3,
     ),

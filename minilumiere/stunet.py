@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from minilumiere.blocks import Context, NoiseEmbedding
 from minilumiere.temporal import SpaceTimeConv, TemporalAttention, TemporalDownsample, TemporalUpsample
+from minilumiere.text import TextEncoder
 from minilumiere.unet import UNet, count_parameters
 
 
@@ -36,9 +37,9 @@ class STUNet(nn.Module):
             raise ValueError(f"halvings must be 0 to {len(widths) - 1} for a U-Net of {len(widths)} levels, got {halvings}")
         self.halvings, self.temporal_factor = halvings, 2**halvings
         self.t2i = t2i
-        # The text encoder trained on images never needed words of motion: the temporal layers read its features through
-        # one more layer, and have their own embedding of noise level and caption.
-        self.words = nn.TransformerEncoderLayer(text_width, 4, 2 * text_width, 0.0, "gelu", batch_first=True, norm_first=True)
+        # A text encoder trained on images unlearns words of motion (for ours, "left" and "right" end up a sixth as far
+        # apart as two digits), so the temporal layers have their own; Lumiere's T5 has seen all words in text.
+        self.text = TextEncoder(text_width, config.text_layers)
         self.noise = NoiseEmbedding(config.noise_levels, text_width, embedding)
         self.down_inflation = nn.ModuleList(SpaceTimeConv(width, embedding) for width in widths[:-1])
         self.temporal_downs = nn.ModuleList(TemporalDownsample(widths[level + 1]) for level in range(halvings))
@@ -69,18 +70,17 @@ class STUNet(nn.Module):
             rows.append(f"{name:<18}{count_parameters(part, False):>12,}{count_parameters(part, True):>12,}")
         return "\n".join([*rows, f"{'total':<18}{count_parameters(self, False):>12,}{count_parameters(self, True):>12,}"])
 
-    def context(self, log_snr: Tensor, image_context: Context, summary: Tensor) -> Context:
-        """What the temporal layers look at."""
-        words = self.words(image_context.words, src_key_padding_mask=~image_context.real)
-        return Context(self.noise(log_snr.reshape(len(words), -1), summary), words, image_context.real)
+    def context(self, log_snr: Tensor, tokens: Int[Tensor, "b n"]) -> Context:
+        """What the temporal layers look at: encoded captions and noise level(s), (b,) or (b, levels)."""
+        words, real, summary = self.text(tokens)
+        return Context(self.noise(log_snr.reshape(len(tokens), -1), summary), words, real)
 
     def forward(
         self, noisy: Float[Tensor, "b c t h w"], log_snr: Tensor, tokens: Int[Tensor, "b n"]
     ) -> Float[Tensor, "b 3 t h w"]:
         self.check_frames(noisy.shape[2])
         t2i, b, t = self.t2i, noisy.shape[0], noisy.shape[2]
-        image_context = t2i.context(log_snr, tokens)
-        context = self.context(log_snr, image_context, (image_context.words * image_context.real[..., None]).mean(1))
+        context, image_context = self.context(log_snr, tokens), t2i.context(log_snr, tokens)
         per_frame = image_context.repeat(t)  # for the pretrained layers, which see frames as a batch of images
 
         def images(video: Float[Tensor, "b c t h w"]) -> Float[Tensor, "(b t) c h w"]:

@@ -20,10 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from minilumiere.checkpoint import read_checkpoint, write_checkpoint
+from minilumiere.checkpoint import load_weights, matching, read_checkpoint, write_atomically, write_checkpoint
 from minilumiere.config import architecture, get_scale, smoke
 from minilumiere.stages import Batch, get_stage
 from minilumiere.validate import check_number
+from minilumiere.weights import built_on
 
 WARM_UP = 100  # steps
 LOG_EVERY = 20  # steps; also how often the loss is looked at (a look makes a GPU wait)
@@ -77,9 +78,10 @@ def train(options: TrainOptions) -> nn.Module | None:
     optimiser = torch.optim.AdamW(trainable, lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     path = options.folder / "checkpoint.safetensors"
     identity = {"stage": options.stage, "scale": scale.name, "config": architecture(options.stage, scale)}
-    identity |= {"steps": steps, "batch": batch_size, "seed": options.seed}
+    identity |= {"steps": steps, "batch": batch_size, "seed": options.seed} | built_on(options.stage, scale)
     step, minutes_before = resume(path, identity, model, ema, optimiser) if path.is_file() else (0, 0.0)
-    trim_log(options.folder / "log.jsonl", step)
+    if rank == 0:
+        trim_log(options.folder / "log.jsonl", step)
 
     network = model
     if device.type == "cuda":
@@ -99,10 +101,10 @@ def train(options: TrainOptions) -> nn.Module | None:
             loss = stage.loss(network, batch)
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(trainable, CLIP)
+        norm = nn.utils.clip_grad_norm_(trainable, CLIP)
         optimiser.step()
         ema.update_parameters(model)
-        running += loss.detach()
+        running += loss.detach() + 0 * norm  # not finite if either is not
         step += 1
         bar.update()
         elapsed = agree((time.monotonic() - begun) / 60, device)
@@ -191,15 +193,15 @@ def resume(
     """Restore what `save` wrote. Returns the step to go on from, and the minutes trained so far."""
     tensors, metadata = read_checkpoint(path, **identity)
     step = metadata["step"]
+    load_weights(model, tensors, "model.")
+    load_weights(ema.module, tensors, "ema.")
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    averaged = dict(ema.module.named_parameters())
+    moments = {key: matching(tensors, f"{key}.", trainable) for key in ("exp_avg", "exp_avg_sq")}
     state = {}
-    with torch.no_grad():
-        for index, (name, parameter) in enumerate(trainable.items()):
-            parameter.copy_(tensors[f"model.{name}"])
-            averaged[name].copy_(tensors[f"ema.{name}"])
-            moments = {key: tensors[f"{key}.{name}"] for key in ("exp_avg", "exp_avg_sq")}
-            state[index] = moments | {"step": torch.tensor(float(step))}
+    for index, (name, parameter) in enumerate(trainable.items()):
+        # In the parameter's memory layout (channels_last, say): fused AdamW pairs the elements by address.
+        copies = {key: torch.empty_like(parameter).copy_(moment[name]).detach() for key, moment in moments.items()}
+        state[index] = copies | {"step": torch.tensor(float(step))}
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     ema.n_averaged.fill_(step)
     return step, metadata["minutes"]
@@ -213,7 +215,8 @@ def log(path: Path, **values) -> None:
 
 
 def trim_log(path: Path, step: int) -> None:
-    """Drop the lines of steps that a resumed run does again."""
+    """Drop the lines of steps that a resumed run does again, and one that was cut off when the run was killed."""
     if path.is_file():
-        lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
-        path.write_text("".join(f"{line}\n" for line in lines))
+        whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())

@@ -34,11 +34,19 @@ def read_shipped(stage: str, scale: Scale, folder: Path = WEIGHTS) -> tuple[Tens
     if not path.is_file():
         raise FileNotFoundError(f"no weights {path}: train them with 'minilumiere train {stage} --scale {scale.name} --ship'")
     tensors, metadata = read_checkpoint(path, stage=stage, scale=scale.name, config=architecture(stage, scale))
-    if stage in BUILT_ON:
-        image = read_shipped(BUILT_ON[stage], scale, folder)[1]["sha256"]
-        if metadata["built_on"] != image:
-            raise ValueError(f"{path} was trained on other {BUILT_ON[stage]} weights than those beside it: train it again")
+    check_built_on(path, metadata, stage, scale, folder)
     return tensors, metadata
+
+
+def built_on(stage: str, scale: Scale, folder: Path = WEIGHTS) -> dict[str, str]:
+    """The checksum of the image weights that a stage of temporal layers is trained on; nothing for the other stages."""
+    return {"built_on": read_shipped(BUILT_ON[stage], scale, folder)[1]["sha256"]} if stage in BUILT_ON else {}
+
+
+def check_built_on(path: Path, metadata: dict, stage: str, scale: Scale, folder: Path) -> None:
+    """Raise `ValueError` where temporal layers were trained on other image weights than those in `folder`."""
+    if any(metadata.get(key) != checksum for key, checksum in built_on(stage, scale, folder).items()):
+        raise ValueError(f"{path} was trained on other {BUILT_ON[stage]} weights than those in {folder}: train it again")
 
 
 def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
@@ -47,9 +55,11 @@ def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][-25:]
     facts = {key: metadata[key] for key in ("stage", "scale", "config", "seed", "batch", "step", "minutes", "device")}
     facts |= {"loss": round(sum(line["loss"] for line in lines) / len(lines), 5), "torch": torch.__version__}
-    if stage in BUILT_ON:
-        facts["built_on"] = read_shipped(BUILT_ON[stage], scale, folder)[1]["sha256"]
+    check_built_on(run, metadata, stage, scale, folder)
+    facts |= built_on(stage, scale, folder)
     half = {name.removeprefix("ema."): tensor.half() for name, tensor in tensors.items() if name.startswith("ema.")}
+    if not all(tensor.isfinite().all() for tensor in half.values()):
+        raise ValueError(f"{run} holds weights that half precision cannot: nothing was shipped")
     path = weights_path(stage, scale, folder)
     write_checkpoint(path, half, facts)
     manifest = read_manifest(folder)

@@ -140,10 +140,10 @@ def test_dark_pixels_have_no_colour():
     assert colour_masses(torch.full((1, 3, 4, 4), 0.1)).sum() == 0
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
+@pytest.mark.parametrize("size", [32, 64])
 def test_centroids_are_in_units_of_the_canvas(size):
     """Of a truth whose centres are in pixels; a digit's ink is off the middle of its box by 2 units at most."""
-    batch = sample_batch(10, "full", 0, captions=[f"a white {i} moving right" for i in range(10)], size=size, frames=8)
+    batch = sample_batch(10, seed=0, captions=[f"a white {i} moving right" for i in range(10)], size=size, frames=8)
     for video, (thing,) in zip(batch.video, batch.objects, strict=True):
         offset = centroids(video.amax(1))[0] - thing.centres * 32 / size
         assert offset.abs().max() < 2
@@ -160,8 +160,11 @@ def test_frames_without_ink_repeat_the_mean_centre():
 
 @pytest.mark.parametrize("size", [32, 64, 128])
 def test_crops_are_centred_at_every_resolution(size):
-    batch = sample_batch(20, "full", 0, captions=[f"a white {i % 10} moving right" for i in range(20)], size=size, frames=8)
-    ink = judge_crops(batch.video.flatten(0, 1), ["white"] * 160, 28)[:, 0]  # n 28 28
+    captions = [f"a white {i % 10} moving right" for i in range(20)]
+    video = sample_batch(20, seed=0, captions=captions, size=min(size, 64), frames=8).video.flatten(0, 1)
+    if size == 128:  # the output of `full`: the same clips, each pixel four times
+        video = video.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+    ink = judge_crops(video, ["white"] * 160, 28)[:, 0]  # n 28 28
     pixel = torch.arange(28.0)
     across = (ink.sum(1) * pixel).sum(1) / ink.sum((1, 2))
     down = (ink.sum(2) * pixel).sum(1) / ink.sum((1, 2))
@@ -238,7 +241,6 @@ def test_classifier_of_another_crop_works():
 
 def test_classifier_learns_to_tell_two_digits_apart():
     """A few steps of training on crops separate zeros from ones: crops and net carry what is needed."""
-    torch.manual_seed(0)
     captions = ["a white 0 standing still", "a white 1 standing still"] * 16
     ink = judge_crops(sample_batch(32, captions=captions, split="train", frames=1).video[:, 0], ["white"] * 32, 28)
     labels = torch.tensor([0, 1] * 16)

@@ -1,5 +1,7 @@
 """Windows cover every frame, and their reconciliation is the least-squares solution that the paper states."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -42,7 +44,7 @@ def test_windows_cover_every_frame_evenly_and_overlap_enough(tiling):
     pairs = bounds(temporal_windows(frames, window, overlap))
     assert pairs[0][0] == 0 and pairs[-1][1] == frames
     assert {stop - start for start, stop in pairs} == {min(window, frames)}
-    for (start, stop), (next_start, next_stop) in zip(pairs, pairs[1:], strict=False):
+    for (start, stop), (next_start, next_stop) in pairwise(pairs):
         assert start < next_start and stop < next_stop, "no window twice"
         assert stop - next_start >= overlap
     assert {frame for start, stop in pairs for frame in range(start, stop)} == set(range(frames))
@@ -69,7 +71,7 @@ def test_presets_tile_evenly(name):
     scale = SCALES[name]
     windows = temporal_windows(scale.frames, scale.window, scale.overlap)
     assert len(windows) > 1
-    assert all(a.stop - b.start == scale.overlap == 2 for a, b in zip(windows, windows[1:], strict=False))
+    assert all(a.stop - b.start == scale.overlap == 2 for a, b in pairwise(windows))
 
 
 @pytest.mark.parametrize(

@@ -97,8 +97,7 @@ def test_result_has_the_noises_shape_and_lies_in_range(net):
 
 @pytest.mark.parametrize("per_call", [1, 2])
 def test_windows_per_call_does_not_change_the_result(net, per_call):
-    given = draw(frames=20)
-    low, tokens, noise, augmentation_noise = given
+    low, tokens, noise, augmentation_noise = draw(frames=20)
     result = super_resolve(net, low, tokens, TINY, noise, augmentation_noise, windows_per_call=per_call)
     torch.testing.assert_close(result, super_resolve(net, low, tokens, TINY, noise, augmentation_noise), atol=1e-4, rtol=1e-4)
 
@@ -130,8 +129,9 @@ def test_condition_is_cut_out_of_one_global_tensor(per_call):
 
 
 def test_net_is_told_both_noise_levels_and_each_clips_caption():
+    low, tokens, noise, augmentation_noise = draw(frames=16)
     watched = Watched()
-    super_resolve(watched, *draw(frames=16)[:2], TINY, *draw(frames=16)[2:])
+    super_resolve(watched, low, tokens, TINY, noise, augmentation_noise)
     expected = log_snr_at(torch.linspace(1, 0, TINY.ssr_steps + 1, dtype=torch.float64), TINY.ssr_shift)
     for (_, levels, tokens), log_snr in zip(watched.calls, expected[:-1], strict=True):
         torch.testing.assert_close(levels, torch.stack([log_snr, torch.tensor(AUGMENTATION)]).expand(4, 2))
