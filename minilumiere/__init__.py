@@ -14,6 +14,7 @@
      superres         super-resolution in windows
      pipeline         text to video
      stages, train    what is trained, and how
+     models           the nets of a scale, fresh or trained
      checkpoint, weights    files that are whole and are believed only if they match
      judge, evaluate  reading videos, and the table
      viz, validate, cli    showing, checking, the command line

@@ -17,13 +17,17 @@ GROUPS = 8  # of every group norm
 class Context(NamedTuple):
     """What every block may look at."""
 
-    embedding: Float[Tensor, "b e"]  # of noise level(s) and caption
+    embedding: Float[Tensor, "b *t e"]  # of noise level(s) and caption; in temporal layers, one a frame
     words: Float[Tensor, "b n d"]  # features of the caption's words
     real: Bool[Tensor, "b n"]  # False for padding
 
     def repeat(self, frames: int) -> "Context":
         """The same context for each of `frames` frames: b -> (b t)."""
         return Context(*(part.repeat_interleave(frames, dim=0) for part in self))
+
+    def every(self, stride: int) -> "Context":
+        """The context of temporal layers that see every `stride`-th frame."""
+        return self._replace(embedding=self.embedding[:, ::stride])
 
 
 class Modulation(nn.Module):
@@ -51,10 +55,16 @@ class NoiseEmbedding(nn.Module):
         self.noise = nn.Linear(2 * features * noise_levels, embedding)
         self.out = nn.Linear(embedding, embedding)
 
-    def forward(self, log_snr: Float[Tensor, "b levels"], summary: Float[Tensor, "b d"]) -> Float[Tensor, "b e"]:
+    def forward(
+        self, log_snr: Float[Tensor, "b levels"], summary: Float[Tensor, "b d"], clock: Float[Tensor, "t e"] | None = None
+    ) -> Float[Tensor, "b *t e"]:
+        """Of the whole image, or of each frame if given what its `clock` adds."""
         angle = log_snr[..., None] * self.frequencies  # b levels features
         fourier = torch.cat([angle.sin(), angle.cos()], dim=-1).flatten(1)
-        return F.silu(self.out(F.silu(self.noise(fourier) + self.caption(summary))))
+        h = self.noise(fourier) + self.caption(summary)  # b e
+        if clock is not None:
+            h = h[:, None] + clock  # b t e
+        return F.silu(self.out(F.silu(h)))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, real: Tensor | None = None) -> Float[Tensor, "b n c"]:

@@ -12,15 +12,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minilumiere.checkpoint import load_weights
 from minilumiere.config import Scale, get_scale, smoke
 from minilumiere.diffusion import guided, sample
+from minilumiere.models import trained
 from minilumiere.stunet import STUNet
 from minilumiere.superres import super_resolve
 from minilumiere.text import null_tokens, tokenise
 from minilumiere.unet import UNet
 from minilumiere.validate import check_number, check_video
-from minilumiere.weights import read_shipped
 
 
 class Pipeline:
@@ -114,20 +113,7 @@ def load(scale: str = "tiny", device: str | torch.device | None = None) -> Pipel
     """
     preset = get_scale(scale)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    base, ssr = load_stunet("t2i", "base", preset), load_stunet("ssr-image", "ssr", preset)
-    return Pipeline(preset, base, ssr, device)
-
-
-def load_stunet(image_stage: str, video_stage: str, scale: Scale) -> STUNet:
-    """A trained STUNet: the image weights, inflated, and the temporal weights on top."""
-    config, size, halvings = (
-        (scale.t2i, scale.size, scale.halvings) if image_stage == "t2i" else (scale.ssr, scale.output_size, 0)
-    )
-    unet = UNet(config, size)
-    load_weights(unet, read_shipped(image_stage, scale)[0])
-    stunet = STUNet.from_t2i(unet, halvings, verbose=False)
-    load_weights(stunet, read_shipped(video_stage, scale)[0])
-    return stunet
+    return Pipeline(preset, trained("base", preset), trained("ssr", preset), device)
 
 
 def _call(model, tokens: Tensor, noisy: Tensor, log_snr: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What each training stage trains: its model, its data, its loss. The loop over them is `train`.
+"""What each training stage trains on: its data and its loss. The loop over them is `train`.
 
     t2i ──► base                 the text-to-image model, then temporal layers on top of it, frozen
     ssr-image ──► ssr            the same for super-resolution
@@ -16,16 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilumiere.captions import format_caption
-from minilumiere.checkpoint import load_weights
 from minilumiere.config import Scale
 from minilumiere.diffusion import add_noise, log_snr_at, stratified_times, velocity
-from minilumiere.judge import DigitClassifier, judge_crops
+from minilumiere.judge import judge_crops
 from minilumiere.moving_digits import draw_scenes, random_subjects
-from minilumiere.stunet import STUNet
 from minilumiere.superres import TRAIN_AUGMENTATION, condition
 from minilumiere.text import null_tokens, tokenise
-from minilumiere.unet import UNet
-from minilumiere.weights import read_shipped
 
 Batch = dict[str, Tensor]
 NO_CAPTION = 0.1  # share of captions replaced by "no caption", for classifier-free guidance
@@ -33,9 +29,8 @@ NO_CAPTION = 0.1  # share of captions replaced by "no caption", for classifier-f
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. `draw` makes a batch of `n`, `loss` is a mean over its first axis."""
+    """How a stage's net (see `models`) is trained: `draw` makes a batch of `n`, `loss` is a mean over its first axis."""
 
-    build: Callable[[Scale], nn.Module]
     draw: Callable[[Scale, int, torch.Generator, str], Batch]
     loss: Callable[[nn.Module, Batch], Tensor]
     steps: dict[str, int]  # by scale
@@ -80,7 +75,7 @@ def diffusion_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def draw_videos(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
     """Captioned clips with noise, for the base STUNet. The `UNSEEN_PAIRS` never occur."""
-    asked = [random_subjects(generator, two=0.4, unseen=False) for _ in range(n)]
+    asked = [random_subjects(generator, two=0.3, unseen=False) for _ in range(n)]
     videos, _ = draw_scenes(asked, generator, scale.frames, scale.size, scale.output_size, "train", device=device)
     return with_noise(videos.transpose(1, 2), asked, scale.video_shift, generator)
 
@@ -134,16 +129,8 @@ def digit_loss(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(model(batch["crops"]).float(), batch["digit"])
 
 
-def build_stunet(scale: Scale, image_stage: str) -> STUNet:
-    """The image net of `image_stage` with its shipped weights, inflated."""
-    unet = RECIPES[image_stage].build(scale)
-    load_weights(unet, read_shipped(image_stage, scale)[0])
-    return STUNet.from_t2i(unet, scale.halvings if image_stage == "t2i" else 0, verbose=False)
-
-
 RECIPES: dict[str, Stage] = {
     "judge": Stage(
-        build=lambda scale: DigitClassifier(scale.judge),
         draw=draw_crops,
         loss=digit_loss,
         steps={"tiny": 3000, "full": 3000},
@@ -151,7 +138,6 @@ RECIPES: dict[str, Stage] = {
         rate=2e-3,
     ),
     "t2i": Stage(
-        build=lambda scale: UNet(scale.t2i, scale.size),
         draw=draw_images,
         loss=diffusion_loss,
         steps={"tiny": 5000, "full": 10000},
@@ -159,15 +145,13 @@ RECIPES: dict[str, Stage] = {
         rate=1e-3,
     ),
     "base": Stage(
-        build=lambda scale: build_stunet(scale, "t2i"),
         draw=draw_videos,
         loss=diffusion_loss,
-        steps={"tiny": 4500, "full": 8000},
+        steps={"tiny": 3000, "full": 8000},
         batch={"tiny": 8, "full": 16},
         rate=1e-3,
     ),
     "ssr-image": Stage(
-        build=lambda scale: UNet(scale.ssr, scale.output_size),
         draw=draw_enlarged_images,
         loss=diffusion_loss,
         steps={"tiny": 1200, "full": 4000},
@@ -175,7 +159,6 @@ RECIPES: dict[str, Stage] = {
         rate=1e-3,
     ),
     "ssr": Stage(
-        build=lambda scale: build_stunet(scale, "ssr-image"),
         draw=draw_enlarged_windows,
         loss=diffusion_loss,
         steps={"tiny": 600, "full": 4000},

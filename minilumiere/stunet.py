@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilumiere.blocks import Context, NoiseEmbedding
-from minilumiere.temporal import SpaceTimeConv, TemporalAttention, TemporalDownsample, TemporalUpsample
+from minilumiere.temporal import SpaceTimeConv, TemporalAttention, TemporalDownsample, TemporalUpsample, since_start
 from minilumiere.text import TextEncoder
 from minilumiere.unet import UNet, count_parameters
 
@@ -28,8 +28,11 @@ from minilumiere.unet import UNet, count_parameters
 class STUNet(nn.Module):
     """Predicts v from a noisy video, its noise level and its caption. Build it with `STUNet.from_t2i`."""
 
-    def __init__(self, t2i: UNet, halvings: int = 2):
-        """`halvings` counts the levels after which time is halved too: the temporal factor is 2 ** halvings."""
+    def __init__(self, t2i: UNet, halvings: int = 2, clock: bool = True):
+        """`halvings`: after how many levels time is halved too; the temporal factor is 2 ** halvings.
+
+        `clock`: do temporal layers know how far a frame is from the first? Not if the net runs on windows of a video.
+        """
         super().__init__()
         config = t2i.config
         widths, embedding, text_width = config.channels, config.embedding, config.text_width
@@ -41,6 +44,7 @@ class STUNet(nn.Module):
         # apart as two digits), so the temporal layers have their own; Lumiere's T5 has seen all words in text.
         self.text = TextEncoder(text_width, config.text_layers)
         self.noise = NoiseEmbedding(config.noise_levels, text_width, embedding)
+        self.clock = nn.Linear(6, embedding, bias=False) if clock else None
         self.down_inflation = nn.ModuleList(SpaceTimeConv(width, embedding) for width in widths[:-1])
         self.temporal_downs = nn.ModuleList(TemporalDownsample(widths[level + 1]) for level in range(halvings))
         self.middle_inflation = nn.ModuleList(
@@ -51,10 +55,10 @@ class STUNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     @classmethod
-    def from_t2i(cls, unet: UNet, halvings: int = 2, verbose: bool = True) -> "STUNet":
+    def from_t2i(cls, unet: UNet, halvings: int = 2, clock: bool = True, verbose: bool = True) -> "STUNet":
         """Inflate a text-to-image U-Net: it becomes part of the STUNet, and its weights are frozen. Prints a table."""
         unet.requires_grad_(False)
-        stunet = cls(unet, halvings)
+        stunet = cls(unet, halvings, clock)
         if verbose:
             print(stunet.table())
         return stunet
@@ -70,17 +74,18 @@ class STUNet(nn.Module):
             rows.append(f"{name:<18}{count_parameters(part, False):>12,}{count_parameters(part, True):>12,}")
         return "\n".join([*rows, f"{'total':<18}{count_parameters(self, False):>12,}{count_parameters(self, True):>12,}"])
 
-    def context(self, log_snr: Tensor, tokens: Int[Tensor, "b n"]) -> Context:
-        """What the temporal layers look at: encoded captions and noise level(s), (b,) or (b, levels)."""
+    def context(self, log_snr: Tensor, tokens: Int[Tensor, "b n"], frames: int) -> Context:
+        """What the temporal layers look at: encoded captions, noise level(s) (b,) or (b, levels), and the clock."""
         words, real, summary = self.text(tokens)
-        return Context(self.noise(log_snr.reshape(len(tokens), -1), summary), words, real)
+        times = self.clock(since_start(frames, words.device)) if self.clock else words.new_zeros(frames, 1)
+        return Context(self.noise(log_snr.reshape(len(tokens), -1), summary, times), words, real)
 
     def forward(
         self, noisy: Float[Tensor, "b c t h w"], log_snr: Tensor, tokens: Int[Tensor, "b n"]
     ) -> Float[Tensor, "b 3 t h w"]:
         self.check_frames(noisy.shape[2])
         t2i, b, t = self.t2i, noisy.shape[0], noisy.shape[2]
-        context, image_context = self.context(log_snr, tokens), t2i.context(log_snr, tokens)
+        context, image_context = self.context(log_snr, tokens, t), t2i.context(log_snr, tokens)
         per_frame = image_context.repeat(t)  # for the pretrained layers, which see frames as a batch of images
 
         def images(video: Float[Tensor, "b c t h w"]) -> Float[Tensor, "(b t) c h w"]:
@@ -95,11 +100,11 @@ class STUNet(nn.Module):
             h = t2i.down_attention[level](t2i.down_blocks[level](h, per_frame), per_frame)
             h = images(self.down_inflation[level](video(h), context))
             skips.append(h)
-            contexts.append(per_frame)
+            contexts.append((per_frame, context))
             h = downsample(h)
             if level < self.halvings:
                 h = images(self.temporal_downs[level](video(h)))
-                per_frame = image_context.repeat(t // 2 ** (level + 1))
+                per_frame, context = image_context.repeat(t // 2 ** (level + 1)), context.every(2)
 
         h = images(self.middle_inflation[0](video(t2i.middle_in(h, per_frame)), context))
         h = images(self.middle_inflation[1](video(t2i.middle_attention(h, per_frame)), context))
@@ -110,7 +115,8 @@ class STUNet(nn.Module):
             if level < self.halvings:
                 h = images(self.temporal_ups[level](video(h)))
             h = torch.cat([h, skips[level]], dim=1)
-            h = t2i.up_attention[level](t2i.up_blocks[level](h, contexts[level]), contexts[level])
+            per_frame, context = contexts[level]
+            h = t2i.up_attention[level](t2i.up_blocks[level](h, per_frame), per_frame)
             h = images(self.up_inflation[level](video(h), context))
         return video(t2i.unfold(h))
 

@@ -86,7 +86,7 @@ class SpaceTimeConv(nn.Module):
             # The first trainable block behind frozen layers. On CPU, torch 2.13's group norm crashes in backward when its
             # input is channels_last and needs no gradient while its weights do.
             h = h.contiguous()
-        h = self.modulation(h, context.embedding.repeat_interleave(frames, dim=0))
+        h = self.modulation(h, rearrange(context.embedding, "b t e -> (b t) e"))
         h = self.spatial(F.silu(h))  # (b t) c h w
         h = over_time(self.temporal, rearrange(F.silu(h), "(b t) c h w -> b c t h w", t=frames))
         h = self.project(rearrange(F.silu(h), "b c t h w -> (b t) c h w"))
@@ -121,11 +121,10 @@ class TemporalAttention(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Float[Tensor, "b c t h w"], context: Context) -> Float[Tensor, "b c t h w"]:
-        b, _, t, height, width = x.shape
-        scale, shift = self.scale_shift(context.embedding)[:, None].chunk(2, dim=-1)  # b 1 c
-        tokens = rearrange(x, "b c t h w -> b (h w t) c")
-        h = self.norm(tokens) * (1 + scale) + shift
-        h = rearrange(h, "b (p t) c -> (b p) t c", t=t)
+        b, _, _, height, width = x.shape
+        scale, shift = self.scale_shift(context.embedding)[:, None].chunk(2, dim=-1)  # b 1 t c
+        h = self.norm(rearrange(x, "b c t h w -> b (h w) t c")) * (1 + scale) + shift
+        h = rearrange(h, "b p t c -> (b p) t c")
         query, key, value = self.qkv(h).chunk(3, dim=-1)  # (b h w) t c
         query, key = rotate(query, self.heads), rotate(key, self.heads)
         h = h + self.out(attend(query, key, value, self.heads))
@@ -134,6 +133,16 @@ class TemporalAttention(nn.Module):
         h = h + self.cross_out(attend(self.query(self.cross_norm(h)), key, value, self.heads, context.real))
         h = h + self.mlp(h)
         return x + rearrange(self.project(h), "b (h w t) c -> b c t h w", h=height, w=width)
+
+
+def since_start(frames: int, device=None) -> Float[Tensor, "t 6"]:
+    """A clock: how far a frame is from the first, as six decays with time constants of 2 to 64 frames.
+
+    Captions refer to the beginning ("moving right" until the wall), which rotary positions alone do not show. Decays,
+    unlike a learned vector a frame, mean something for clips longer than those trained on: the beginning is long ago.
+    """
+    frame = torch.arange(frames, device=device)
+    return torch.exp(-frame[:, None] / 2 ** torch.arange(1, 7, device=device))
 
 
 def rotate(x: Float[Tensor, "b t c"], heads: int) -> Float[Tensor, "b t c"]:

@@ -5,7 +5,8 @@ import torch
 
 import minilumiere as ml
 from minilumiere.config import SCALES
-from minilumiere.pipeline import Pipeline, load_stunet
+from minilumiere.models import trained
+from minilumiere.pipeline import Pipeline
 
 CAPTION = "a red 3 moving right"
 
@@ -129,8 +130,8 @@ def test_a_video_of_the_wrong_type(pipe):
         pipe.upscale([[1]], CAPTION)
 
 
-def test_load_stunet_freezes_the_image_weights():
-    base = load_stunet("t2i", "base", SCALES["tiny"])
+def test_a_trained_stunet_keeps_the_image_weights_frozen():
+    base = trained("base", SCALES["tiny"])
     assert {name for name, parameter in base.named_parameters() if not parameter.requires_grad} == {
         f"t2i.{name}" for name, _ in base.t2i.named_parameters()
     }

@@ -86,6 +86,15 @@ def test_it_depends_on_image_noise_level_and_caption(unet, inputs):
         assert (v - other).abs().amax((1, 2, 3)).min() > 1e-3, f"{what} makes no difference to some sample"
 
 
+def test_detail_goes_past_the_coarser_levels(unet, inputs):
+    """With nothing coming up from below, the image still reaches the output: by the skip at the finest level."""
+    noisy, log_snr, tokens = inputs
+    for parameter in unet.upsamples.parameters():
+        nn.init.zeros_(parameter)
+    difference = unet(noisy.flip(-1), log_snr, tokens) - unet(noisy, log_snr, tokens)
+    assert difference.abs().amax((1, 2, 3)).min() > 1e-3
+
+
 def test_the_order_of_the_captions_words_reaches_the_pixels(unet, inputs):
     noisy, log_snr, _ = inputs
     one, other = (
@@ -156,13 +165,18 @@ def test_attention_learns_a_vector_for_each_place(size):
     assert net(torch.randn(1, 3, size, size), torch.zeros(1), tokenise(["a red 3"])).shape == (1, 3, size, size)
 
 
-def test_attention_tells_places_apart():
-    """The same features everywhere: only the learned places can make the output differ from place to place."""
+@pytest.mark.parametrize("silenced", ["out", "cross_out"])
+def test_attention_tells_places_apart(silenced):
+    """The same features everywhere: only the learned places can make the output differ from place to place.
+
+    With cross-attention silenced, self-attention does, and the other way round.
+    """
     torch.manual_seed(0)
     layer = perturb(Attention(16, 4, text_width=8, places=16))
+    nn.init.zeros_(getattr(layer, silenced).weight)
     context = Context(torch.zeros(1, 8), torch.randn(1, MAX_TOKENS, 8), torch.ones(1, MAX_TOKENS, dtype=torch.bool))
     out = layer(torch.ones(1, 16, 4, 4), context).flatten(2)
-    assert (out - out[..., :1]).abs().amax(1)[0, 1:].min() > 1e-4
+    assert (out - out[..., :1]).abs().amax(1)[0, 1:].min() > 1e-5
 
 
 def test_attention_looks_at_all_places_and_at_real_words_only():

@@ -1,0 +1,35 @@
+"""The nets of a scale, by training stage: fresh, or with their shipped weights.
+
+judge: DigitClassifier    t2i, ssr-image: UNet    base, ssr: STUNet, inflated from the shipped image net
+"""
+
+from torch import nn
+
+from minilumiere.checkpoint import load_weights
+from minilumiere.config import Scale
+from minilumiere.judge import DigitClassifier
+from minilumiere.stunet import STUNet
+from minilumiere.unet import UNet
+from minilumiere.weights import BUILT_ON, read_shipped
+
+
+def build(stage: str, scale: Scale) -> nn.Module:
+    """The net that a stage trains, with fresh weights where it trains them."""
+    if stage == "judge":
+        return DigitClassifier(scale.judge)
+    if stage == "t2i":
+        return UNet(scale.t2i, scale.size)
+    if stage == "ssr-image":
+        return UNet(scale.ssr, scale.output_size)
+    image_net = trained(BUILT_ON[stage], scale)
+    if stage == "base":
+        return STUNet.from_t2i(image_net, scale.halvings, verbose=False)
+    # On windows of T' = 9 or 15 frames, which have no halves, and which begin anywhere in the video.
+    return STUNet.from_t2i(image_net, halvings=0, clock=False, verbose=False)
+
+
+def trained(stage: str, scale: Scale) -> nn.Module:
+    """The net of a stage with its shipped weights. Raises what `read_shipped` raises."""
+    net = build(stage, scale)
+    load_weights(net, read_shipped(stage, scale)[0])
+    return net
