@@ -17,7 +17,7 @@ GROUPS = 8  # of every group norm
 class Context(NamedTuple):
     """What every block may look at."""
 
-    embedding: Float[Tensor, "b *t e"]  # of noise level(s) and caption; in temporal layers, one a frame
+    embedding: Float[Tensor, "b *t e"]  # of noise level(s) and caption; temporal layers have one a frame, or one for all
     words: Float[Tensor, "b n d"]  # features of the caption's words
     real: Bool[Tensor, "b n"]  # False for padding
 

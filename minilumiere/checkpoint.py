@@ -43,7 +43,7 @@ def write_checkpoint(path: Path, tensors: Tensors, metadata: dict) -> str:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"version": FORMAT_VERSION} | metadata, sort_keys=True)
     checksum = _checksum(tensors, text)
-    write_atomically(path, save(tensors, {"minilumiere": text, "sha256": checksum}))
+    write_atomically(path, save(tensors, {"minilumiere": json.dumps([checksum, text])}))  # one entry: safetensors shuffles them
     return checksum
 
 
@@ -60,16 +60,17 @@ def read_checkpoint(path: Path, **expected) -> tuple[Tensors, dict]:
         with safe_open(path, framework="pt") as file:
             stored = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no dict)
-        checksum_ok = stored["sha256"] == _checksum(tensors, stored["minilumiere"])
-        metadata = dict(json.loads(stored["minilumiere"])) if checksum_ok else {}
-    except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
+        checksum, text = json.loads(stored["minilumiere"])
+        checksum_ok = checksum == _checksum(tensors, text)
+        metadata = dict(json.loads(text)) if checksum_ok else {}
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OSError) as error:
         raise ValueError(f"{path} is no whole minilumiere checkpoint: {error}") from error
     if not checksum_ok:
         raise ValueError(f"{path} is damaged or was tampered with: its checksum does not match its content")
     for key, wanted in ({"version": FORMAT_VERSION} | expected).items():
         if metadata.get(key) != wanted:
             raise ValueError(f"{path} is of another {key}: it has {metadata.get(key)!r}, wanted {wanted!r}")
-    return tensors, metadata | {"sha256": stored["sha256"]}
+    return tensors, metadata | {"sha256": checksum}
 
 
 def matching(tensors: Tensors, prefix: str, parameters: Tensors) -> Tensors:

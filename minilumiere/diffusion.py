@@ -101,6 +101,8 @@ def sample(
     Pure: all randomness comes from `noisy` and, with `eta` > 0, from `generator`. `clip` keeps x̂ within [-1, 1] at
     every step. `progress` names a progress bar; none without.
     """
+    if steps < 1:
+        raise ValueError(f"sampling takes at least one step, got {steps}")
     times = torch.linspace(start, 0, steps + 1, dtype=torch.float64)
     levels = log_snr_at(times, shift).to(noisy.device)
     batch = noisy.shape[0]

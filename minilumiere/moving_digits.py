@@ -24,6 +24,7 @@ from torch.nn.functional import avg_pool2d
 from minilumiere.captions import COLOURS, MOTIONS, SPEEDS, Subject, format_caption, parse_caption
 from minilumiere.config import get_scale
 from minilumiere.glyphs import bitmaps
+from minilumiere.validate import check_number
 
 CANVAS = 32.0  # units
 DIGIT_HEIGHT = 14.0  # units
@@ -80,10 +81,11 @@ def sample_batch(
     no string.
     """
     preset = get_scale(scale)
-    size, frames = size or preset.size, preset.frames if frames is None else frames
-    if not isinstance(n, int) or n < 1 or not isinstance(frames, int) or frames < 1:
-        raise ValueError(f"n and frames must be positive integers, got n={n!r}, frames={frames!r}")
-    if captions is not None and (isinstance(captions, str) or len(captions) != n):
+    size = preset.size if size is None else check_number(size, "size", 8, preset.output_size, int)
+    frames = preset.frames if frames is None else check_number(frames, "frames", 1, 10_000, int)
+    check_number(n, "n", 1, 10**6, int)
+    check_number(seed, "seed", 0, 2**60, int)
+    if captions is not None and (not isinstance(captions, list | tuple) or len(captions) != n):
         raise ValueError(f"captions must be a list of n = {n} captions, got {captions!r}")
     if split not in ("train", "test"):
         raise ValueError(f"unknown split {split!r}: choose 'train' or 'test'")

@@ -43,12 +43,14 @@ def multidiffusion(
     Raises `ValueError` where the windows leave a frame uncovered or are not of one length.
     """
     lengths = {window.stop - window.start for window in windows}
-    count = torch.zeros(video.shape[2], device=video.device)
+    count = video.new_zeros(video.shape[2])
     for window in windows:
         count[window] += 1
-    if len(lengths) != 1 or (count == 0).any():
-        raise ValueError(f"the windows must be of one length and cover all {video.shape[2]} frames, got {windows}")
-    per_call = windows_per_call or len(windows)
+    if len(lengths) != 1 or (count == 0).any() or max(window.stop for window in windows) > len(count):
+        raise ValueError(f"the windows must be of one length and cover exactly the {len(count)} frames, got {windows}")
+    per_call = len(windows) if windows_per_call is None else windows_per_call
+    if per_call < 1:
+        raise ValueError(f"windows_per_call must be at least 1, got {windows_per_call}")
     value = torch.zeros_like(video)
     for first in range(0, len(windows), per_call):
         some = windows[first : first + per_call]

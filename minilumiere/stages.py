@@ -1,4 +1,4 @@
-"""What each training stage trains on: its data and its loss. The loop over them is `train`.
+"""What each training stage trains: its net, its data, its loss. The loop over them is `train`.
 
     t2i ──► base                 the text-to-image model, then temporal layers on top of it, frozen
     ssr-image ──► ssr            the same for super-resolution
@@ -10,6 +10,7 @@ be saved for a resumed run to continue bit for bit. Batch sizes, steps and learn
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from minilumiere.captions import format_caption
 from minilumiere.config import Scale
 from minilumiere.diffusion import add_noise, log_snr_at, stratified_times, velocity
 from minilumiere.judge import judge_crops
+from minilumiere.models import build
 from minilumiere.moving_digits import draw_scenes, random_subjects
 from minilumiere.superres import TRAIN_AUGMENTATION, condition
 from minilumiere.text import null_tokens, tokenise
@@ -29,8 +31,9 @@ NO_CAPTION = 0.1  # share of captions replaced by "no caption", for classifier-f
 
 @dataclass(frozen=True)
 class Stage:
-    """How a stage's net (see `models`) is trained: `draw` makes a batch of `n`, `loss` is a mean over its first axis."""
+    """How a stage is trained: `build` makes the net, `draw` a batch of `n`, `loss` is a mean over its first axis."""
 
+    build: Callable[[Scale], nn.Module]
     draw: Callable[[Scale, int, torch.Generator, str], Batch]
     loss: Callable[[nn.Module, Batch], Tensor]
     steps: dict[str, int]  # by scale
@@ -131,6 +134,7 @@ def digit_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 RECIPES: dict[str, Stage] = {
     "judge": Stage(
+        build=partial(build, "judge"),
         draw=draw_crops,
         loss=digit_loss,
         steps={"tiny": 3000, "full": 3000},
@@ -138,6 +142,7 @@ RECIPES: dict[str, Stage] = {
         rate=2e-3,
     ),
     "t2i": Stage(
+        build=partial(build, "t2i"),
         draw=draw_images,
         loss=diffusion_loss,
         steps={"tiny": 5000, "full": 10000},
@@ -145,6 +150,7 @@ RECIPES: dict[str, Stage] = {
         rate=1e-3,
     ),
     "base": Stage(
+        build=partial(build, "base"),
         draw=draw_videos,
         loss=diffusion_loss,
         steps={"tiny": 3000, "full": 8000},
@@ -152,6 +158,7 @@ RECIPES: dict[str, Stage] = {
         rate=1e-3,
     ),
     "ssr-image": Stage(
+        build=partial(build, "ssr-image"),
         draw=draw_enlarged_images,
         loss=diffusion_loss,
         steps={"tiny": 1200, "full": 4000},
@@ -159,6 +166,7 @@ RECIPES: dict[str, Stage] = {
         rate=1e-3,
     ),
     "ssr": Stage(
+        build=partial(build, "ssr"),
         draw=draw_enlarged_windows,
         loss=diffusion_loss,
         steps={"tiny": 600, "full": 4000},

@@ -77,7 +77,7 @@ class STUNet(nn.Module):
     def context(self, log_snr: Tensor, tokens: Int[Tensor, "b n"], frames: int) -> Context:
         """What the temporal layers look at: encoded captions, noise level(s) (b,) or (b, levels), and the clock."""
         words, real, summary = self.text(tokens)
-        times = self.clock(since_start(frames, words.device)) if self.clock else words.new_zeros(frames, 1)
+        times = self.clock(since_start(frames, words.device)) if self.clock else words.new_zeros(1, 1)  # t e
         return Context(self.noise(log_snr.reshape(len(tokens), -1), summary, times), words, real)
 
     def forward(

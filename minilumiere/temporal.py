@@ -86,7 +86,7 @@ class SpaceTimeConv(nn.Module):
             # The first trainable block behind frozen layers. On CPU, torch 2.13's group norm crashes in backward when its
             # input is channels_last and needs no gradient while its weights do.
             h = h.contiguous()
-        h = self.modulation(h, rearrange(context.embedding, "b t e -> (b t) e"))
+        h = self.modulation(h, rearrange(context.embedding.expand(-1, frames, -1), "b t e -> (b t) e"))
         h = self.spatial(F.silu(h))  # (b t) c h w
         h = over_time(self.temporal, rearrange(F.silu(h), "(b t) c h w -> b c t h w", t=frames))
         h = self.project(rearrange(F.silu(h), "b c t h w -> (b t) c h w"))
@@ -122,7 +122,7 @@ class TemporalAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c t h w"], context: Context) -> Float[Tensor, "b c t h w"]:
         b, _, _, height, width = x.shape
-        scale, shift = self.scale_shift(context.embedding)[:, None].chunk(2, dim=-1)  # b 1 t c
+        scale, shift = self.scale_shift(context.embedding)[:, None].chunk(2, dim=-1)  # b 1 t c, or b 1 1 c
         h = self.norm(rearrange(x, "b c t h w -> b (h w) t c")) * (1 + scale) + shift
         h = rearrange(h, "b p t c -> (b p) t c")
         query, key, value = self.qkv(h).chunk(3, dim=-1)  # (b h w) t c

@@ -22,7 +22,6 @@ from tqdm import tqdm
 
 from minilumiere.checkpoint import load_weights, matching, read_checkpoint, write_atomically, write_checkpoint
 from minilumiere.config import architecture, get_scale, smoke
-from minilumiere.models import build
 from minilumiere.stages import Batch, get_stage
 from minilumiere.validate import check_number
 from minilumiere.weights import built_on
@@ -73,7 +72,7 @@ def train(options: TrainOptions) -> nn.Module | None:
     if batch_size % world:
         raise ValueError(f"a batch of {batch_size} cannot be shared equally by {world} processes")
     torch.manual_seed(options.seed)
-    model = build(options.stage, scale).to(device)
+    model = stage.build(scale).to(device)
     ema = AveragedModel(model, multi_avg_fn=ema_update)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)

@@ -31,6 +31,7 @@ class ResBlock(nn.Module):
         self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
         self.skip = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
         nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
 
     def forward(self, x: Float[Tensor, "b c h w"], context: Context) -> Float[Tensor, "b c h w"]:
         h = self.conv_in(F.silu(self.norm_in(x)))

@@ -389,18 +389,30 @@ def test_load_weights_converts_half_precision():
 def test_load_weights_keeps_the_memory_format():
     layer = nn.Conv2d(4, 4, 3).to(memory_format=torch.channels_last)
     values = torch.randn(4, 4, 3, 3)
-    load_weights(layer, {"weight": values})
+    load_weights(layer, {"weight": values, "bias": torch.zeros(4)})
     assert torch.equal(layer.weight, values)
     assert layer.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_load_weights_refuses_an_unknown_tensor():
     with pytest.raises(ValueError, match="extra"):
-        load_weights(nn.Linear(3, 2), {"weight": torch.ones(2, 3), "extra": torch.ones(2)})
+        load_weights(nn.Linear(3, 2), {"weight": torch.ones(2, 3), "bias": torch.ones(2), "extra": torch.ones(2)})
+
+
+def test_load_weights_refuses_a_missing_tensor():
+    with pytest.raises(ValueError, match="bias"):
+        load_weights(nn.Linear(3, 2), {"weight": torch.ones(2, 3)})
+
+
+def test_load_weights_leaves_frozen_parameters_to_their_own_file():
+    layer = nn.Linear(3, 2)
+    layer.bias.requires_grad_(False)
+    load_weights(layer, {"weight": torch.ones(2, 3)})
+    assert (layer.weight == 1).all()
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (1, 3), (2, 1), (3,), (6,), (), (1, 2, 3)])
 def test_load_weights_refuses_another_shape(shape):
     """Even one that would broadcast."""
     with pytest.raises(ValueError, match=r"weight.*\(2, 3\)"):
-        load_weights(nn.Linear(3, 2), {"weight": torch.ones(shape)})
+        load_weights(nn.Linear(3, 2), {"weight": torch.ones(shape), "bias": torch.ones(2)})

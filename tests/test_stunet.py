@@ -207,6 +207,38 @@ def test_temporal_layers_see_the_noise_level(trained, inputs):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("halvings", [0, 1, 2])
+def test_every_temporal_layer_gets_the_clock_of_its_own_frames(trained, inputs, halvings):
+    stunet = trained(halvings)
+    video, log_snr, tokens = inputs(8)
+    whole = stunet.context(log_snr, tokens, 8).embedding  # b t e
+    assert (whole.diff(dim=1).abs().amax(-1) > 1e-3).all(), "each frame has its own time"
+    seen = []
+
+    def look(block, given):
+        x, context = given
+        expected = whole[:, :: 8 // x.shape[2]]
+        seen.append(x.shape[2])
+        torch.testing.assert_close(context.embedding, expected)
+
+    for block in (*stunet.down_inflation, *stunet.middle_inflation, *stunet.up_inflation):
+        block.register_forward_pre_hook(look)
+    stunet(video, log_snr, tokens)
+    coarse, middle, fine = 8 // 2**halvings, 8 // 2 ** min(halvings, 1), 8
+    assert seen == [fine, middle, coarse, coarse, coarse, middle, fine]
+
+
+@torch.no_grad()
+def test_clock_can_be_left_out(small_unet, inputs):
+    """As for super-resolution, whose windows begin anywhere in the video."""
+    stunet = STUNet.from_t2i(small_unet(), clock=False, verbose=False)
+    _, log_snr, tokens = inputs(8)
+    assert stunet.context(log_snr, tokens, 8).embedding.shape[1] == 1, "one embedding for all frames"
+    assert not [name for name, _ in stunet.named_parameters() if name.startswith("clock")]
+    assert stunet(*inputs(8)).isfinite().all()
+
+
+@torch.no_grad()
 def test_temporal_layers_see_the_caption(trained, inputs):
     """The image net is made deaf to captions, so that only the temporal layers can tell two apart."""
     stunet = trained()

@@ -1,5 +1,6 @@
 """The temporal layers: exact at initialisation, aware of order afterwards, and plain convolutions underneath."""
 
+import math
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ from minilumiere.temporal import (
     TemporalUpsample,
     over_time,
     rotate,
+    since_start,
     temporal_conv,
 )
 
@@ -29,7 +31,7 @@ FRAMES = 9
 
 def make_context(batch: int = 1, words: int = 5, real: int = 3) -> Context:
     features = torch.randn(batch, words, TEXT)
-    return Context(torch.randn(batch, EMBEDDING), features, (torch.arange(words) < real).expand(batch, words))
+    return Context(torch.randn(batch, 1, EMBEDDING), features, (torch.arange(words) < real).expand(batch, words))
 
 
 def conv_block() -> SpaceTimeConv:
@@ -127,8 +129,27 @@ def test_attention_knows_the_order_from_its_positions_alone(perturb, monkeypatch
 def test_noise_level_and_caption_summary_reach_the_block(make, perturb):
     block, context = perturb(make()), make_context()
     x = torch.randn(1, CHANNELS, FRAMES, 3, 3)
-    other = context._replace(embedding=torch.randn(1, EMBEDDING))
+    other = context._replace(embedding=torch.randn(1, 1, EMBEDDING))
     assert frame_changes(block(x, context), block(x, other)) == list(range(FRAMES))
+
+
+@both_blocks
+def test_one_embedding_for_all_frames_is_the_same_one_for_each(make, perturb):
+    block, context = perturb(make()), make_context(2)
+    x = torch.randn(2, CHANNELS, FRAMES, 3, 3)
+    repeated = context._replace(embedding=context.embedding.repeat(1, FRAMES, 1))
+    torch.testing.assert_close(block(x, repeated), block(x, context), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("make", "seen_by"), [(conv_block, [3, 4, 5]), (attention_block, list(range(FRAMES)))])
+def test_each_frame_has_an_embedding_of_its_own(make, seen_by, perturb):
+    block, context = perturb(make()), make_context()
+    x = torch.randn(1, CHANNELS, FRAMES, 3, 3)
+    embedding = torch.randn(1, FRAMES, EMBEDDING)
+    other = embedding.clone()
+    other[:, 4] = 3 * torch.randn(EMBEDDING)
+    before, after = (block(x, context._replace(embedding=each)) for each in (embedding, other))
+    assert frame_changes(before, after) == seen_by
 
 
 @both_blocks
@@ -179,11 +200,11 @@ nn.init.normal_(block.project.weight)
 images = stem(torch.randn(8, 3, 16, 16).contiguous(memory_format=torch.channels_last))
 assert images.is_contiguous(memory_format=torch.channels_last) and not images.requires_grad
 video = images.unflatten(0, (2, 4)).movedim(2, 1)  # b c t h w, a view
-block(video, Context(torch.randn(2, {EMBEDDING}), None, None)).square().sum().backward()
+block(video, Context(torch.randn(2, 1, {EMBEDDING}), None, None)).square().sum().backward()
 assert all(p.grad.isfinite().all() and p.grad.abs().sum() > 0 for p in block.modulation.norm.parameters())
 print("whole")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-500:]}"
     assert done.stdout.strip() == "whole"
 
@@ -222,6 +243,14 @@ def test_words_reach_attention_and_padding_does_not(perturb):
     assert frame_changes(block(x, context._replace(words=word)), before) == list(range(FRAMES))
 
 
+def test_clock_decays_from_one_and_does_not_depend_on_the_length_of_the_clip():
+    clock = since_start(80)
+    assert clock.shape == (80, 6) and torch.equal(clock[0], torch.ones(6))
+    torch.testing.assert_close(clock[[2, 4, 8, 16, 32, 64], range(6)], torch.full((6,), 1 / math.e))  # time constants
+    assert (clock.diff(dim=0) <= 0).all() and (clock[:, -1].diff() < -1e-3).all(), "no two frames share a time"
+    assert torch.equal(since_start(16), clock[:16])
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.sampled_from([(8, 1), (8, 2), (24, 3), (32, 4)]), st.integers(0, 2**31))
 def test_rotate_keeps_lengths_and_scores_depend_on_distance_alone(frames, sizes, seed):
@@ -256,7 +285,7 @@ def test_attention_equals_softmax_attention_with_rotated_queries_and_keys(pertur
     for layer in (block.cross_out, block.mlp[-1]):  # leave the self-attention alone
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
-    scale, shift = block.scale_shift(context.embedding).chunk(2, dim=-1)
+    scale, shift = block.scale_shift(context.embedding[0]).chunk(2, dim=-1)
     h = F.layer_norm(x[0, :, :, 0, 0].T, (CHANNELS,)) * (1 + scale) + shift  # t c
     query, key, value = block.qkv(h).chunk(3, dim=-1)
     query, key = rotate(query[None], 2)[0], rotate(key[None], 2)[0]

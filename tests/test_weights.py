@@ -12,9 +12,8 @@ from train_driver import go, use_small
 from minilumiere.checkpoint import file_sha256, load_weights, read_checkpoint, write_checkpoint
 from minilumiere.config import SCALES, architecture
 from minilumiere.judge import DigitClassifier
+from minilumiere.models import build
 from minilumiere.pipeline import load
-from minilumiere.stunet import STUNet
-from minilumiere.unet import UNet
 from minilumiere.weights import BUILT_ON, WEIGHTS, read_manifest, read_shipped, ship, weights_path
 
 TINY = SCALES["tiny"]
@@ -182,14 +181,7 @@ MANIFEST = read_manifest()
 
 def shipped_names(stage: str, scale) -> dict[str, torch.Size]:
     """The tensors that a stage trains, and their shapes."""
-    if stage == "judge":
-        model = DigitClassifier(scale.judge)
-    else:
-        config, size = (scale.t2i, scale.size) if stage in ("t2i", "base") else (scale.ssr, scale.output_size)
-        model = UNet(config, size)
-        if stage in BUILT_ON:
-            model = STUNet.from_t2i(model, scale.halvings if stage == "base" else 0, verbose=False)
-    return {name: value.shape for name, value in model.named_parameters() if value.requires_grad}
+    return {name: value.shape for name, value in build(stage, scale).named_parameters() if value.requires_grad}
 
 
 def test_every_stage_of_tiny_is_shipped():
