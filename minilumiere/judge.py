@@ -21,12 +21,13 @@ from torch.nn import functional as F
 from minilumiere.captions import COLOURS, Subject, parse_caption
 from minilumiere.checkpoint import load_weights
 from minilumiere.config import JudgeConfig, get_scale
-from minilumiere.moving_digits import CANVAS, FRAMES_PER_TURN, UNITS_PER_FRAME, reflect
+from minilumiere.moving_digits import CANVAS, FRAMES_PER_TURN, UNITS_PER_FRAME, WALLS, reflect
 from minilumiere.validate import check_video
 from minilumiere.weights import read_shipped
 
 CROP = 20.0  # units of the canvas that a crop shows
 DARK = 0.25  # pixels with less brightness have no colour
+FAINT = 8.0  # square units of ink a frame: less is no object (drawn ones have 19 or more, stray pixels up to 4)
 STILL = 0.8  # units: an object whose centre strays less than this (RMS) stands still
 PALETTE = torch.tensor(list(COLOURS.values()))
 
@@ -93,7 +94,7 @@ def crops(mass: Float[Tensor, "n h w"], centre: Float[Tensor, "n 2"], pixels: in
     theta = torch.zeros(len(mass), 2, 3, device=mass.device)
     theta[:, 0, 0] = theta[:, 1, 1] = CROP / CANVAS
     theta[:, :, 2] = centre / CANVAS * 2 - 1
-    shrink = max(1, round(mass.shape[-1] * CROP / CANVAS / pixels))
+    shrink = 2 ** max(0, int(math.log2(mass.shape[-1] * CROP / CANVAS / pixels)))  # divides the size: no rim is lost
     grid = F.affine_grid(theta, [len(mass), 1, pixels, pixels], align_corners=False)
     return F.grid_sample(F.avg_pool2d(mass[:, None], shrink), grid, align_corners=False)
 
@@ -108,6 +109,8 @@ def read(video: Float[Tensor, "t 3 h w"], classifier: DigitClassifier, objects: 
 
 def _read_object(mass: Tensor, colour: str, classifier: DigitClassifier) -> Reading:
     centre, total = centroids(mass)
+    if float(total.mean()) * (CANVAS / mass.shape[-1]) ** 2 < FAINT:
+        colour = ""
     logits = classifier(crops(mass, centre, classifier.crop))  # t 10
     visible = total > 0.7 * total.median()  # the other frames show it in part, behind another object
     digit = int(logits[visible].log_softmax(1).mean(0).argmax()) if visible.any() else int(logits.mean(0).argmax())
@@ -132,10 +135,13 @@ def read_motion(centre: Float[Tensor, "t 2"], visible: Tensor) -> tuple[str, str
 
 def _fit_lines(centre: Tensor, time: Tensor) -> tuple[str, str, float]:
     """Try every direction, pace and start; the offset of the centroid from the digit's centre is solved for."""
-    pace = torch.arange(0.3, 2.7, 0.05, device=centre.device)
-    start = torch.arange(8.0, 24.01, 0.5, device=centre.device)
+    pace = torch.arange(0.3, 2.7, min(0.05, 0.8 / len(time)), device=centre.device)  # finer for a longer clip
+    share = torch.arange(0.0, 8.01, 0.5, device=centre.device)
+    low, high = WALLS
     best = ("", "", math.inf)
     for name, axis, sign in (("left", 0, -1), ("right", 0, 1), ("up", 1, -1), ("down", 1, 1)):
+        # In the half it moves away from, as every clip does: else "left from the left wall" is "right", reflected at once.
+        start = low + share if sign > 0 else high - share
         along = reflect(start[None, :, None] + sign * pace[:, None, None] * time)  # paces starts t
         offset = (centre[:, axis] - along).mean(-1, keepdim=True).clamp(-3, 3)
         across = centre[:, 1 - axis] - centre[:, 1 - axis].mean()
@@ -149,8 +155,8 @@ def _fit_lines(centre: Tensor, time: Tensor) -> tuple[str, str, float]:
 
 def _fit_circles(centre: Tensor, time: Tensor) -> tuple[str, str, float]:
     """Least squares for each period: x + iy = middle + radius · exp(iωt), linear in two complex unknowns."""
-    period = torch.arange(6.0, 42.0, 0.25, device=centre.device)
-    omega = 2 * math.pi / torch.cat([period, -period])
+    turns = torch.arange(1 / 42, 1 / 6, 1 / (16 * max(len(time), 16)), device=centre.device)  # a frame
+    omega = 2 * math.pi * torch.cat([turns, -turns])
     turn = torch.polar(torch.ones(len(omega), len(time), device=centre.device), omega[:, None] * time)
     place = torch.complex(centre[:, 0], centre[:, 1])
     turn, place = turn - turn.mean(1, keepdim=True), place - place.mean()
@@ -158,8 +164,8 @@ def _fit_circles(centre: Tensor, time: Tensor) -> tuple[str, str, float]:
     error = (place - radius[:, None] * turn).abs().square().mean(1)
     error = torch.where((radius.abs() > 2) & (radius.abs() < 9), error, math.inf)
     best = int(error.argmin())
-    way = "clockwise" if best < len(period) else "anticlockwise"  # y points down
-    frames = float(period[best % len(period)])
+    way = "clockwise" if best < len(turns) else "anticlockwise"  # y points down
+    frames = 1 / float(turns[best % len(turns)])
     return f"circling {way}", _nearest(FRAMES_PER_TURN, frames), float(error[best].sqrt())
 
 
@@ -178,12 +184,13 @@ def compare(readings: list[Reading], subjects: tuple[Subject, ...]) -> list[dict
     result = []
     for subject, reading in zip(subjects, matched, strict=True):
         reading = reading or left.pop(0)
-        timed = subject.motion not in ("", "standing still") or subject.speed
+        timed = subject.motion != "standing still" and (subject.motion or subject.speed)
+        moves = reading.motion != "standing still"
         agrees = {
             "digit": reading.digit == subject.digit,
             "colour": reading.colour == subject.colour,
             "motion": subject.motion in ("", reading.motion),
-            "speed": not timed or reading.speed == subject.speed,
+            "speed": not timed or (moves and reading.speed == subject.speed),
         }
         result.append(asdict(reading) | {"agrees": agrees})
     return result
