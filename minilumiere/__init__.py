@@ -12,11 +12,12 @@
      stunet           the Space-Time U-Net
      multidiffusion   windows of a long video, reconciled
      superres         super-resolution in windows
+     checkpoint, weights    files that are whole and are believed only if they match
+     judge            reading videos
+     models           the nets of a scale, fresh or trained
      pipeline         text to video
      stages, train    what is trained, and how
-     models           the nets of a scale, fresh or trained
-     checkpoint, weights    files that are whole and are believed only if they match
-     judge, evaluate  reading videos, and the table
+     evaluate         the table: real beside generated
      viz, validate, cli    showing, checking, the command line
 
 Axes: `b` batch, `c` channels, `t` frames, `h w` height and width, `n` words. A user's video is (T, 3, H, W) in [0, 1];
