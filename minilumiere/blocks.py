@@ -31,14 +31,15 @@ class Context(NamedTuple):
 
 
 class Modulation(nn.Module):
-    """Group norm whose scale and shift are computed from the embedding; starts as plain group norm."""
+    """Group norm whose scale and shift are computed from the embedding; starts as plain group norm unless told not to."""
 
-    def __init__(self, channels: int, embedding: int):
+    def __init__(self, channels: int, embedding: int, plain: bool = True):
         super().__init__()
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.scale_shift = nn.Linear(embedding, 2 * channels)
-        nn.init.zeros_(self.scale_shift.weight)
-        nn.init.zeros_(self.scale_shift.bias)
+        if plain:
+            nn.init.zeros_(self.scale_shift.weight)
+            nn.init.zeros_(self.scale_shift.bias)
 
     def forward(self, x: Float[Tensor, "b c h w"], embedding: Float[Tensor, "b e"]) -> Float[Tensor, "b c h w"]:
         scale, shift = self.scale_shift(embedding)[:, :, None, None].chunk(2, dim=1)  # b c 1 1

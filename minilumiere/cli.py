@@ -45,7 +45,8 @@ def build_parser() -> Parser:
     train.add_argument("stage", metavar="STAGE", help=", ".join(STAGES))
     train.add_argument("--steps", type=int, default=0, help="default: the stage's")
     train.add_argument("--batch", type=int, default=0, help="default: the stage's")
-    train.add_argument("--run", default=None, help="folder of checkpoint and log; default: runs/SCALE-STAGE")
+    # Not --run: torchrun would take it for an abbreviation of its own --run-path.
+    train.add_argument("--folder", dest="run", help="folder of checkpoint and log; default: runs/SCALE-STAGE")
     train.add_argument("--save-minutes", type=float, default=3, help="between checkpoints; default: 3")
     train.add_argument("--stop-minutes", type=float, default=float("inf"), help="stop, resumably, after so many minutes")
     train.add_argument("--ship", action="store_true", help="when done, put the weights into data/weights")

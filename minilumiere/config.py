@@ -55,7 +55,7 @@ class Scale:
     halvings: int = 2  # times that the base STUNet halves the frames: its temporal factor is 2 ** halvings
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     image_shift: float = -2.0  # log-SNR shifts towards noise: redundant data (large, or many frames) needs more
-    video_shift: float = -3.5
+    video_shift: float = -5.0
     ssr_shift: float = -2.0
     steps: int = 25  # default sampling steps of the base model
     ssr_steps: int = 8
@@ -94,7 +94,7 @@ SCALES = {
         overlap=2,
         t2i=UNetConfig(channels=(96, 160, 224), embedding=256, text_width=128),
         ssr=replace(_TINY_SSR, patch=4, channels=(64, 96, 128), embedding=192),
-        video_shift=-4.5,
+        video_shift=-6.0,
         ssr_shift=-3.0,
     ),
 }

@@ -53,6 +53,19 @@ def clean_and_noise(noisy: Tensor, v: Tensor, log_snr: Float[Tensor, " b"]) -> t
     return alpha * noisy - sigma * v, sigma * noisy + alpha * v
 
 
+def expected_clean(
+    noisy: Float[Tensor, "b ..."], candidates: Float[Tensor, "k b ..."], log_snr: Float[Tensor, " b"]
+) -> Float[Tensor, "b ..."]:
+    """E[x | z] if x were one of k candidates, all equally likely before z was seen: the mean, weighted by N(z; α x, σ²).
+
+    As a training target in place of the one x that z was made of (the candidates hold it), this has the same mean and
+    less variance: the "stable target field" (Xu, Tong and Jaakkola 2023). It matters where noise hides nearly all of x.
+    """
+    alpha, sigma = alpha_sigma(log_snr, noisy)
+    distance = ((noisy - alpha * candidates) / sigma).square().flatten(2).sum(-1)  # k b
+    return torch.einsum("kb,kb...->b...", (-distance / 2).softmax(0), candidates)
+
+
 def stratified_times(batch: int, generator: torch.Generator) -> Float[Tensor, " b"]:
     """One uniform time from each of `batch` equal parts of [0, 1], in random order: less noise in the loss."""
     strata = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch

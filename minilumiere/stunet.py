@@ -78,7 +78,8 @@ class STUNet(nn.Module):
         """What the temporal layers look at: encoded captions, noise level(s) (b,) or (b, levels), and the clock."""
         words, real, summary = self.text(tokens)
         times = self.clock(since_start(frames, words.device)) if self.clock else words.new_zeros(1, 1)  # t e
-        return Context(self.noise(log_snr.reshape(len(tokens), -1), summary, times), words, real)
+        embedding = self.noise(log_snr.reshape(len(tokens), -1), summary, times)
+        return Context(F.layer_norm(embedding, embedding.shape[-1:]), words, real)  # else a word would change it by 3 %
 
     def forward(
         self, noisy: Float[Tensor, "b c t h w"], log_snr: Tensor, tokens: Int[Tensor, "b n"]

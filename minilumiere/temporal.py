@@ -8,7 +8,9 @@
 
 Lumiere, section 3.1 and figures 4 and 5. Zero and identity initialisation are the paper's: at first the blocks add
 nothing, and resampling is nearest-neighbour. Kernel sizes, norms, positions, and how noise level and caption reach the
-blocks are our choice: the paper is silent. Built in notebooks 03 to 05.
+blocks are our choice: the paper is silent. In "moving right" the caption decides where a thing is when, so every block
+multiplies all three: it knows its place, and its scale and shift come from caption, clock and noise level from the
+first step on (beside the zero projection, a second zero would make captions slow to learn). Notebooks 03 to 05.
 """
 
 import torch
@@ -17,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minilumiere.blocks import Context, Modulation, attend
+from minilumiere.blocks import GROUPS, Context, Modulation, attend
 
 
 def temporal_conv(channels: int, stride: int = 1, identity: bool = False) -> nn.Conv2d:
@@ -72,8 +74,10 @@ class SpaceTimeConv(nn.Module):
 
     def __init__(self, channels: int, embedding: int):
         super().__init__()
-        self.modulation = Modulation(channels, embedding)
+        self.norm = nn.GroupNorm(GROUPS, channels)
         self.spatial = nn.Conv2d(channels, channels, 3, padding=1)
+        self.place = nn.Linear(PLACE_FEATURES, channels, bias=False)
+        self.modulation = Modulation(channels, embedding, plain=False)
         self.temporal = temporal_conv(channels)
         self.project = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.project.weight)
@@ -86,8 +90,9 @@ class SpaceTimeConv(nn.Module):
             # The first trainable block behind frozen layers. On CPU, torch 2.13's group norm crashes in backward when its
             # input is channels_last and needs no gradient while its weights do.
             h = h.contiguous()
+        h = self.spatial(F.silu(self.norm(h)))  # (b t) c h w
+        h = h + rearrange(self.place(places(*h.shape[-2:], h.device)), "h w c -> c h w")
         h = self.modulation(h, rearrange(context.embedding.expand(-1, frames, -1), "b t e -> (b t) e"))
-        h = self.spatial(F.silu(h))  # (b t) c h w
         h = over_time(self.temporal, rearrange(F.silu(h), "(b t) c h w -> b c t h w", t=frames))
         h = self.project(rearrange(F.silu(h), "b c t h w -> (b t) c h w"))
         return x + rearrange(h, "(b t) c h w -> b c t h w", t=frames)
@@ -105,6 +110,7 @@ class TemporalAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(channels, elementwise_affine=False)
+        self.place = nn.Linear(PLACE_FEATURES, channels, bias=False)
         self.scale_shift = nn.Linear(embedding, 2 * channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
@@ -116,14 +122,14 @@ class TemporalAttention(nn.Module):
             nn.LayerNorm(channels), nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
         )
         self.project = nn.Linear(channels, channels)
-        for layer in (self.scale_shift, self.project):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
 
     def forward(self, x: Float[Tensor, "b c t h w"], context: Context) -> Float[Tensor, "b c t h w"]:
         b, _, _, height, width = x.shape
         scale, shift = self.scale_shift(context.embedding)[:, None].chunk(2, dim=-1)  # b 1 t c, or b 1 1 c
-        h = self.norm(rearrange(x, "b c t h w -> b (h w) t c")) * (1 + scale) + shift
+        place = rearrange(self.place(places(height, width, x.device)), "h w c -> (h w) 1 c")
+        h = (self.norm(rearrange(x, "b c t h w -> b (h w) t c")) + place) * (1 + scale) + shift
         h = rearrange(h, "b p t c -> (b p) t c")
         query, key, value = self.qkv(h).chunk(3, dim=-1)  # (b h w) t c
         query, key = rotate(query, self.heads), rotate(key, self.heads)
@@ -133,6 +139,16 @@ class TemporalAttention(nn.Module):
         h = h + self.cross_out(attend(self.query(self.cross_norm(h)), key, value, self.heads, context.real))
         h = h + self.mlp(h)
         return x + rearrange(self.project(h), "b (h w t) c -> b c t h w", h=height, w=width)
+
+
+PLACE_FEATURES = 8
+
+
+def places(height: int, width: int, device=None) -> Float[Tensor, "h w 8"]:
+    """Where each place lies in the image, at any resolution: sine and cosine of half a turn and a turn across it."""
+    y, x = ((torch.arange(n, device=device) + 0.5) / n - 0.5 for n in (height, width))  # -1/2 to 1/2
+    angle = torch.pi * torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1)  # h w 2
+    return torch.cat([angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos()], dim=-1)
 
 
 def since_start(frames: int, device=None) -> Float[Tensor, "t 6"]:

@@ -96,7 +96,8 @@ def train(options: TrainOptions) -> nn.Module | None:
     while step < steps:
         for group in optimiser.param_groups:
             group["lr"] = stage.rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        batch = share(stage.draw(scale, batch_size, step_generator(options.seed, step), str(device)), rank, world)
+        batch = stage.draw_at(step / steps, scale, batch_size, step_generator(options.seed, step), str(device))
+        batch = share(batch, rank, world)
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
             loss = stage.loss(network, batch)
         optimiser.zero_grad()

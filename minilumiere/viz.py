@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -28,17 +29,24 @@ def check_format(path: str | Path) -> str:
     return FORMATS[suffix]
 
 
+def to_pixels(video: Float[Tensor, "t 3 h w"], fps: float, zoom: int) -> UInt8[Tensor, "t H W 3"]:
+    """Bytes 0 to 255, each pixel `zoom` times as large. Raises `ValueError` for a bad video, fps or zoom."""
+    check_video(video, "video", (None, 3, None, None))
+    check_number(fps, "fps", 0.1, 100)
+    check_number(zoom, "zoom", 1, 64, int)
+    pixels = (video.detach().float().cpu() * 255).round().byte().permute(0, 2, 3, 1)
+    return pixels.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2).contiguous()
+
+
 def encode_video(video: Float[Tensor, "t 3 h w"], kind: str, fps: float = 16, zoom: int = 1) -> bytes:
     """A video in [0, 1] as the bytes of a looping GIF, (animated) PNG or WEBP, each pixel `zoom` times as large.
 
     GIF and PNG share one palette of 64 colours over all frames, which makes them small and keeps them from flickering.
     """
-    check_video(video, "video", (None, 3, None, None))
-    check_number(fps, "fps", 0.1, 100)
-    pixels = (video.detach().float().cpu() * 255).round().byte().permute(0, 2, 3, 1)
-    frames = [Image.fromarray(frame.repeat_interleave(zoom, 0).repeat_interleave(zoom, 1).numpy()) for frame in pixels]
+    pixels = to_pixels(video, fps, zoom)
+    frames = [Image.fromarray(frame.numpy()) for frame in pixels]
     if kind != "WEBP":
-        palette = Image.fromarray(pixels.flatten(0, 1).numpy()).quantize(64, Image.Quantize.MEDIANCUT)
+        palette = Image.fromarray(pixels[:, ::zoom, ::zoom].flatten(0, 1).numpy()).quantize(64, Image.Quantize.MEDIANCUT)
         frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     buffer = io.BytesIO()
     frames[0].save(buffer, kind, save_all=True, append_images=frames[1:], duration=1000 / fps, loop=0)
@@ -53,19 +61,17 @@ def save_video(video: Float[Tensor, "t 3 h w"], path: str | Path, fps: float = 1
     """
     path, kind = Path(path), check_format(path)
     if kind == "MP4":
-        _save_mp4(check_video(video, "video", (None, 3, None, None)), path, fps, zoom)
+        _save_mp4(to_pixels(video, fps, zoom).numpy(), path, fps)
     else:
         write_atomically(path, encode_video(video, kind, fps, zoom))
     return path
 
 
-def _save_mp4(video: Tensor, path: Path, fps: float, zoom: int) -> None:
+def _save_mp4(pixels: np.ndarray, path: Path, fps: float) -> None:
     try:
         from imageio_ffmpeg import write_frames
     except ImportError as error:
         raise ValueError("saving .mp4 needs the extra: pip install 'minilumiere[video]'; .gif needs nothing") from error
-    pixels = (video.cpu() * 255).round().byte().permute(0, 2, 3, 1)
-    pixels = pixels.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2).contiguous().numpy()
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.mp4")
     try:
         writer = write_frames(str(temporary), pixels.shape[2:0:-1], fps=fps, macro_block_size=2)

@@ -12,6 +12,7 @@ from minilumiere.diffusion import (
     alpha_sigma,
     clean_and_noise,
     ddim_step,
+    expected_clean,
     guided,
     log_snr_at,
     sample,
@@ -136,6 +137,28 @@ def test_a_whole_ddim_run_is_that_of_diffusers(scheduler):
 
 
 # Times for training.
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6), st.integers(1, 4), seeds)
+def test_the_expected_clip_is_the_mean_behind_noise_and_the_clip_itself_without(candidates, batch, seed):
+    clips = torch.randn(candidates, batch, 2, 3, generator=seeded(seed))
+    noise = torch.randn(batch, 2, 3, generator=seeded(seed + 1))
+    for level, expected in ((-MAX_LOG_SNR, clips.mean(0)), (MAX_LOG_SNR, clips[-1])):
+        levels = torch.full((batch,), level)
+        found = expected_clean(add_noise(clips[-1], noise, levels), clips, levels)
+        torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("log_snr", [-4.0, -1.0, 0.0, 2.0])
+def test_the_expected_clip_is_the_posterior_mean(log_snr):
+    """For x ~ N(m, s²) it has a closed form; 20,000 candidates stand for the distribution."""
+    mean, deviation, level = 0.4, 0.7, torch.full((5,), log_snr)
+    clips = (mean + deviation * normal(20_000, 1, 1)).expand(-1, 5, -1)
+    noisy = torch.linspace(-1.5, 1.5, 5)[:, None]
+    alpha, sigma = alpha_sigma(level, noisy)
+    expected = mean + alpha * deviation**2 / (alpha**2 * deviation**2 + sigma**2) * (noisy - alpha * mean)
+    torch.testing.assert_close(expected_clean(noisy, clips, level), expected, atol=0.03, rtol=0)
 
 
 @given(st.integers(1, 64), seeds)

@@ -20,6 +20,7 @@ from minilumiere.temporal import (
     TemporalDownsample,
     TemporalUpsample,
     over_time,
+    places,
     rotate,
     since_start,
     temporal_conv,
@@ -251,6 +252,23 @@ def test_clock_decays_from_one_and_does_not_depend_on_the_length_of_the_clip():
     assert torch.equal(since_start(16), clock[:16])
 
 
+@both_blocks
+def test_block_knows_where_a_place_is(make, perturb):
+    """On a video without any content, far from its edges: only the place can make a difference."""
+    block, context = perturb(make()), make_context()
+    change = block(torch.zeros(1, CHANNELS, FRAMES, 9, 9), context)[0, :, 4, 2:-2, 2:-2].flatten(1)  # c (h w)
+    assert (change[:, :, None] - change[:, None]).abs().amax(0).add(torch.eye(25)).min() > 1e-4, "no two places look alike"
+
+
+def test_places_are_the_same_at_every_resolution():
+    """A coarse place is where the four fine ones are that it covers, and no two places share their features."""
+    assert places(16, 8).shape == (16, 8, 8)
+    fine = places(16, 16)
+    assert (fine.flatten(0, 1)[:, None] - fine.flatten(0, 1)).norm(dim=-1).add(torch.eye(256)).min() > 0.1
+    means = F.avg_pool2d(fine.permute(2, 0, 1), 2).permute(1, 2, 0)
+    torch.testing.assert_close(means / means.norm(dim=-1, keepdim=True), places(8, 8) / 2, atol=5e-3, rtol=0)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.sampled_from([(8, 1), (8, 2), (24, 3), (32, 4)]), st.integers(0, 2**31))
 def test_rotate_keeps_lengths_and_scores_depend_on_distance_alone(frames, sizes, seed):
@@ -286,7 +304,7 @@ def test_attention_equals_softmax_attention_with_rotated_queries_and_keys(pertur
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     scale, shift = block.scale_shift(context.embedding[0]).chunk(2, dim=-1)
-    h = F.layer_norm(x[0, :, :, 0, 0].T, (CHANNELS,)) * (1 + scale) + shift  # t c
+    h = (F.layer_norm(x[0, :, :, 0, 0].T, (CHANNELS,)) + block.place(places(1, 1)[0])) * (1 + scale) + shift  # t c
     query, key, value = block.qkv(h).chunk(3, dim=-1)
     query, key = rotate(query[None], 2)[0], rotate(key[None], 2)[0]
     found = []

@@ -43,6 +43,13 @@ def test_zoom_repeats_pixels(video, tmp_path):
         assert image.size == (192, 192)
 
 
+@pytest.mark.parametrize("zoom", [0, -1, 65, 1.5, "4"])
+def test_a_bad_zoom_names_the_range(video, tmp_path, zoom):
+    with pytest.raises((ValueError, TypeError), match=r"zoom must be .*from 1 to 64"):
+        ml.save_video(video, tmp_path / "out.gif", zoom=zoom)
+    assert not list(tmp_path.iterdir())
+
+
 def test_mp4_works_with_the_extra_and_is_a_clear_error_without(video, tmp_path):
     if importlib.util.find_spec("imageio_ffmpeg"):
         assert ml.save_video(video, tmp_path / "out.mp4").stat().st_size > 500

@@ -1,0 +1,67 @@
+"""What the training stages draw: the stable targets of the base model."""
+
+import torch
+
+from minilumiere.config import SCALES
+from minilumiere.diffusion import add_noise, clean_and_noise, velocity
+from minilumiere.stages import RECIPES, STABLE_BELOW, STABLE_SCENES, with_stable_targets
+from minilumiere.text import VOCABULARY
+
+
+def numbered(asked: list) -> torch.Tensor:
+    """Clips of random numbers around what is asked for, in [0, 1]."""
+    return torch.tensor(asked).reshape(-1, 1, 1, 1, 1) + 0.2 * torch.rand(len(asked), 3, 2, 4, 4)
+
+
+def noisy_batch(asked: list, levels: list) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    clean, log_snr = numbered(asked) * 2 - 1, torch.tensor(levels)
+    noise = torch.randn(clean.shape)
+    return {"noisy": add_noise(clean, noise, log_snr), "v": velocity(clean, noise, log_snr), "log_snr": log_snr}, clean
+
+
+def targets(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    return clean_and_noise(batch["noisy"], batch["v"], batch["log_snr"])[0]
+
+
+def test_targets_are_averaged_where_noise_hides_the_clip_and_only_there():
+    asked = [0.0, 0.3, 0.6]
+    batch, clean = noisy_batch(asked, [-12.0, STABLE_BELOW + 0.1, -12.0])
+    before = {key: value.clone() for key, value in batch.items()}
+    found = targets(with_stable_targets(batch, asked, numbered))
+    assert torch.equal(batch["noisy"], before["noisy"]) and torch.equal(batch["v"][1], before["v"][1])
+    torch.testing.assert_close(found[1], clean[1], atol=1e-2, rtol=0)
+    for i in (0, 2):  # of its own caption, with less variance
+        middle = 2 * (asked[i] + 0.1) - 1
+        assert abs(float(found[i].mean()) - middle) < 0.02
+        assert float((found[i] - middle).square().mean() / (clean[i] - middle).square().mean()) < 1.7 / STABLE_SCENES
+
+
+def test_no_hidden_clip_asks_for_no_other():
+    batch, _ = noisy_batch([0.1, 0.2], [0.0, -3.0])
+    before = batch["v"].clone()
+    assert torch.equal(with_stable_targets(batch, [0.1, 0.2], None)["v"], before)
+
+
+def test_the_base_stage_has_stable_targets_of_the_right_captions():
+    """Nearly pure noise, and yet the mean target of a caption is what its clips have in common: their colour."""
+    scale, generator = SCALES["tiny"], torch.Generator().manual_seed(0)
+    batch = RECIPES["base"].draw(scale, 32, generator, "cpu")
+    assert batch["noisy"].shape == batch["v"].shape == (32, 3, scale.frames, scale.size, scale.size)
+    hidden = batch["log_snr"] < STABLE_BELOW
+    assert hidden.any() and not hidden.all()
+    clean = targets(batch)
+    assert clean.abs().max() < 1.01
+    blurred, sharp = ((clean[chosen].diff(dim=-1)).square().mean() for chosen in (hidden, batch["log_snr"] > -2))
+    assert blurred < sharp / 3
+
+
+def test_the_base_begins_with_one_object_hidden_by_noise():
+    scale = SCALES["tiny"]
+
+    def levels(progress: float) -> torch.Tensor:
+        batch = RECIPES["base"].draw_at(progress, scale, 16, torch.Generator().manual_seed(0), "cpu")
+        assert (progress > 0) == (batch["tokens"] == VOCABULARY["and"]).any()
+        return batch["log_snr"]
+
+    assert (levels(0.0) < STABLE_BELOW).float().mean() > 0.9
+    assert levels(0.06).max() > 0
