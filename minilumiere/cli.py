@@ -45,6 +45,7 @@ def build_parser() -> Parser:
     train.add_argument("stage", metavar="STAGE", help=", ".join(STAGES))
     train.add_argument("--steps", type=int, default=0, help="default: the stage's")
     train.add_argument("--batch", type=int, default=0, help="default: the stage's")
+    train.add_argument("--from-shipped", action="store_true", help="go on from the shipped weights, not from fresh ones")
     # Not --run: torchrun would take it for an abbreviation of its own --run-path.
     train.add_argument("--folder", dest="run", help="folder of checkpoint and log; default: runs/SCALE-STAGE")
     train.add_argument("--save-minutes", type=float, default=3, help="between checkpoints; default: 3")
@@ -84,7 +85,7 @@ def run_train(options: argparse.Namespace) -> None:
     from minilumiere.train import TrainOptions, train
     from minilumiere.weights import ship
 
-    keys = ("stage", "scale", "steps", "batch", "seed", "run", "device", "save_minutes", "stop_minutes")
+    keys = ("stage", "scale", "steps", "batch", "seed", "from_shipped", "run", "device", "save_minutes", "stop_minutes")
     settings = TrainOptions(**{key: getattr(options, key) for key in keys})
     finished = train(settings)
     print(f"{settings.folder}: {'finished' if finished else 'stopped; the same command resumes it'}")

@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from minilumiere.blocks import GROUPS, Context, Modulation, attend
 
+PLACE_FEATURES = 8  # see `places`
+
 
 def temporal_conv(channels: int, stride: int = 1, identity: bool = False) -> nn.Conv2d:
     """A 1-D convolution over t of `b c t (h w)`: three frames, zero padding. Optionally the identity at first.
@@ -139,9 +141,6 @@ class TemporalAttention(nn.Module):
         h = h + self.cross_out(attend(self.query(self.cross_norm(h)), key, value, self.heads, context.real))
         h = h + self.mlp(h)
         return x + rearrange(self.project(h), "b (h w t) c -> b c t h w", h=height, w=width)
-
-
-PLACE_FEATURES = 8
 
 
 def places(height: int, width: int, device=None) -> Float[Tensor, "h w 8"]:

@@ -24,7 +24,7 @@ from minilumiere.checkpoint import load_weights, matching, read_checkpoint, writ
 from minilumiere.config import architecture, get_scale, smoke
 from minilumiere.stages import Batch, get_stage
 from minilumiere.validate import check_number
-from minilumiere.weights import built_on
+from minilumiere.weights import built_on, read_shipped
 
 WARM_UP = 100  # steps
 LOG_EVERY = 20  # steps; also how often the loss is looked at (a look makes a GPU wait)
@@ -41,6 +41,7 @@ class TrainOptions:
     steps: int = 0
     batch: int = 0
     seed: int = 0
+    from_shipped: bool = False  # go on from the stage's weights in data/weights, instead of fresh ones
     run: Path | None = None  # folder of checkpoint and log; default runs/SCALE-STAGE
     device: str = ""  # default: cuda where there is one, else cpu
     save_minutes: float = 3.0  # minutes between checkpoints
@@ -72,13 +73,18 @@ def train(options: TrainOptions) -> nn.Module | None:
     if batch_size % world:
         raise ValueError(f"a batch of {batch_size} cannot be shared equally by {world} processes")
     torch.manual_seed(options.seed)
-    model = stage.build(scale).to(device)
+    model = stage.build(scale)
+    identity = {"stage": options.stage, "scale": scale.name, "config": architecture(options.stage, scale)}
+    identity |= {"steps": steps, "batch": batch_size, "seed": options.seed, "from": None} | built_on(options.stage, scale)
+    if options.from_shipped:
+        weights, metadata = read_shipped(options.stage, scale)
+        load_weights(model, weights)
+        identity["from"] = metadata["sha256"]
+    model.to(device)
     ema = AveragedModel(model, multi_avg_fn=ema_update)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     path = options.folder / "checkpoint.safetensors"
-    identity = {"stage": options.stage, "scale": scale.name, "config": architecture(options.stage, scale)}
-    identity |= {"steps": steps, "batch": batch_size, "seed": options.seed} | built_on(options.stage, scale)
     step, minutes_before = resume(path, identity, model, ema, optimiser) if path.is_file() else (0, 0.0)
     if rank == 0:
         trim_log(options.folder / "log.jsonl", step)
@@ -96,7 +102,8 @@ def train(options: TrainOptions) -> nn.Module | None:
     while step < steps:
         for group in optimiser.param_groups:
             group["lr"] = stage.rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        batch = stage.draw_at(step / steps, scale, batch_size, step_generator(options.seed, step), str(device))
+        progress = 1.0 if options.from_shipped else step / steps
+        batch = stage.draw_at(progress, scale, batch_size, step_generator(options.seed, step), str(device))
         batch = share(batch, rank, world)
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
             loss = stage.loss(network, batch)

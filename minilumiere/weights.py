@@ -56,7 +56,7 @@ def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
     facts = {key: metadata[key] for key in ("stage", "scale", "config", "seed", "batch", "step", "minutes", "device")}
     facts |= {"loss": round(sum(line["loss"] for line in lines) / len(lines), 5), "torch": torch.__version__}
     check_built_on(run, metadata, stage, scale, folder)
-    facts |= {"built_on": metadata["built_on"]} if stage in BUILT_ON else {}
+    facts |= {key: metadata[key] for key in ("built_on", "from") if metadata.get(key)}
     half = {name.removeprefix("ema."): tensor.half() for name, tensor in tensors.items() if name.startswith("ema.")}
     if not all(tensor.isfinite().all() for tensor in half.values()):
         raise ValueError(f"{run} holds weights that half precision cannot: nothing was shipped")

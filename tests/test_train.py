@@ -132,6 +132,19 @@ def test_the_seed_decides(tmp_path):
     assert not torch.equal(state(tmp_path / "a")["model.layers.0.weight"], state(tmp_path / "c")["model.layers.0.weight"])
 
 
+def test_training_goes_on_from_the_shipped_weights(tmp_path, trained):
+    """Half precision, so nearly the weights that were shipped; fresh ones are far away. Resumes bit for bit as well."""
+    far, near = (go(tmp_path / str(known), "t2i", steps=1, from_shipped=known) for known in (False, True))
+    shipped = read_shipped("t2i", SMALL)[0]
+    for name, value in shipped.items():
+        torch.testing.assert_close(dict(near.named_parameters())[name], value.float(), atol=1e-4, rtol=1e-3)
+    assert any((value - shipped[name].float()).abs().max() > 0.01 for name, value in far.named_parameters())
+    go(tmp_path / "whole", "t2i", from_shipped=True)
+    assert_same_bits(step_by_step(tmp_path / "stopped", "t2i", from_shipped=True)[-1], state(tmp_path / "whole"))
+    with pytest.raises(ValueError, match="another from"):
+        go(tmp_path / "whole", "t2i")
+
+
 def test_a_finished_run_stays_as_it_is(tmp_path):
     first = go(tmp_path / "run")
     before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
