@@ -53,7 +53,7 @@ def test_other_lengths_than_trained(pipe, frames):
 
 
 def test_shipped_models_make_the_clip_that_is_asked_for(pipe):
-    """Not a measurement (that is `minilumiere evaluate`): colour and digit of most of eight captions must be right."""
+    """Not a measurement (that is `minilumiere evaluate`): colour, digit and motion of most of eight must be right."""
     captions = [
         "a red 1 moving right", "a green 7 moving left", "a blue 1 moving up", "a yellow 7 moving down",
         "a white 0 standing still", "a cyan 4 moving right", "a purple 1 moving left", "a red 0 moving down",
@@ -62,6 +62,7 @@ def test_shipped_models_make_the_clip_that_is_asked_for(pipe):
     results = [ml.assess(clip, caption)["agrees"] for clip, caption in zip(clips, captions, strict=True)]
     assert sum(result["colour"] for result in results) >= 7
     assert sum(result["digit"] for result in results) >= 5
+    assert sum(result["motion"] for result in results) >= 5
 
 
 def test_super_resolution_agrees_with_what_it_enlarges(pipe):
