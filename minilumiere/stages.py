@@ -120,7 +120,7 @@ def with_stable_targets(batch: Batch, asked: list, draw: Callable[[list], Tensor
         candidates = torch.cat([clean_and_noise(noisy, v, log_snr)[0], others]).unflatten(0, (STABLE_SCENES, -1))
         clean = expected_clean(noisy, candidates, log_snr)
         alpha, sigma = alpha_sigma(log_snr, clean)
-        batch["v"][hidden] = velocity(clean, (noisy - alpha * clean) / sigma, log_snr)
+        batch["v"][hidden] = (alpha * noisy - clean) / sigma  # x = α z − σ v
     return batch
 
 

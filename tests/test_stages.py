@@ -2,6 +2,7 @@
 
 import torch
 
+from minilumiere.captions import COLOURS
 from minilumiere.config import SCALES
 from minilumiere.diffusion import add_noise, clean_and_noise, velocity
 from minilumiere.stages import RECIPES, STABLE_BELOW, STABLE_SCENES, with_stable_targets
@@ -51,6 +52,15 @@ def test_the_base_stage_has_stable_targets_of_the_right_captions():
     assert hidden.any() and not hidden.all()
     clean = targets(batch)
     assert clean.abs().max() < 1.01
+    checked = 0
+    for i in hidden.nonzero()[:, 0].tolist():
+        colours = [COLOURS[word] for word in COLOURS if VOCABULARY[word] in batch["tokens"][i]]
+        if len(colours) == 1:  # else there are two objects, or the caption was dropped
+            picture, colour = (clean[i] + 1) / 2, torch.tensor(colours[0])
+            ink = torch.einsum("cthw,c->thw", picture, colour / colour.square().sum())
+            torch.testing.assert_close(picture, torch.einsum("thw,c->cthw", ink, colour), atol=1e-3, rtol=0)
+            checked += 1
+    assert checked >= 3
     blurred, sharp = ((clean[chosen].diff(dim=-1)).square().mean() for chosen in (hidden, batch["log_snr"] > -2))
     assert blurred < sharp / 3
 
