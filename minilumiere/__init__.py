@@ -10,14 +10,15 @@
      unet             the text-to-image net
      temporal         what makes an image net a video net
      stunet           the Space-Time U-Net
+     conditioning     masks: what of a clip is given
      multidiffusion   windows of a long video, reconciled
      superres         super-resolution in windows
      checkpoint, weights    files that are whole and are believed only if they match
      judge            reading videos
      models           the nets of a scale, fresh or trained
-     pipeline         text to video
+     pipeline         text to video, image to video, inpainting, cinemagraphs
      stages, train    what is trained, and how
-     evaluate         the table: real beside generated
+     evaluate, evaluate_tasks    the tables: real beside generated; what given pixels are used for
      viz, validate, cli    showing, checking, the command line
 
 Axes: `b` batch, `c` channels, `t` frames, `h w` height and width, `n` words. A user's video is (T, 3, H, W) in [0, 1];

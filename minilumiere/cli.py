@@ -6,6 +6,7 @@ Exit code 0 on success, 2 with one clear line on bad input.
 import argparse
 import sys
 import time
+from functools import partial
 
 import torch
 
@@ -38,6 +39,7 @@ def build_parser() -> Parser:
     generate.add_argument("--steps", type=int, help="sampling steps; default: the scale's")
     generate.add_argument("--guidance", type=float, help="classifier-free guidance weight; default: the scale's")
     generate.add_argument("--frames", type=int, help="a multiple of the temporal factor; default: the scale's")
+    generate.add_argument("--image", help="file of the first frame, of output or base size")
     generate.add_argument("--no-super-resolution", action="store_true", help="save the base model's clip")
     generate.add_argument("--zoom", type=int, default=1, help="enlarge each pixel of the saved clip; default: 1")
 
@@ -53,7 +55,8 @@ def build_parser() -> Parser:
     train.add_argument("--ship", action="store_true", help="when done, put the weights into data/weights")
 
     evaluate = command("evaluate", run_evaluate, "Judge generated clips beside real ones.")
-    evaluate.add_argument("--samples", type=int, default=128, help="one-object captions; default: 128")
+    evaluate.add_argument("--samples", type=int, default=128, help="one-object captions, or cases a task; default: 128")
+    evaluate.add_argument("--tasks", action="store_true", help="image-to-video, inpainting and cinemagraphs instead")
 
     command("info", run_info, "Sizes and shipped weights of a scale.")
     return parser
@@ -66,7 +69,8 @@ def run_generate(options: argparse.Namespace) -> None:
     check_format(options.output)
     pipe = load(options.scale, options.device)
     begun = time.perf_counter()
-    video = pipe.generate(
+    make = partial(pipe.image_to_video, options.image) if options.image else pipe.generate
+    video = make(
         options.caption,
         options.seed,
         steps=options.steps,
@@ -95,11 +99,13 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     from minilumiere.evaluate import evaluate
+    from minilumiere.evaluate_tasks import evaluate_tasks
     from minilumiere.pipeline import load
     from minilumiere.validate import check_number
 
     check_number(options.samples, "samples", 1, 100_000, int)
-    print(evaluate(load(options.scale, options.device), options.samples, options.seed))
+    measure = evaluate_tasks if options.tasks else evaluate
+    print(measure(load(options.scale, options.device), options.samples, options.seed))
 
 
 def run_info(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parent / "data"  # in an installed wheel; in a checkout
 
-STAGES = ("judge", "t2i", "base", "ssr-image", "ssr")  # of training, in an order in which they can be trained
+STAGES = ("judge", "t2i", "base", "conditioned", "ssr-image", "ssr")  # of training, in an order in which they can be trained
 FORMAT_VERSION = 1  # of checkpoints; raised whenever an old file can no longer be read
 
 
@@ -120,6 +120,7 @@ def architecture(stage: str, scale: Scale) -> dict:
         "judge": (scale.judge, {}),
         "t2i": (scale.t2i, {"size": scale.size}),
         "base": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
+        "conditioned": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
         "ssr-image": (scale.ssr, {"size": scale.output_size}),
         "ssr": (scale.ssr, {"size": scale.output_size, "halvings": 0}),
     }[stage]

@@ -1,6 +1,6 @@
 """The nets of a scale, by training stage: fresh, or with their shipped weights.
 
-judge: DigitClassifier    t2i, ssr-image: UNet    base, ssr: STUNet, inflated from the shipped image net
+judge: DigitClassifier    t2i, ssr-image: UNet    base, conditioned, ssr: STUNet, inflated from the shipped image net
 """
 
 from torch import nn
@@ -22,14 +22,21 @@ def build(stage: str, scale: Scale) -> nn.Module:
     if stage == "ssr-image":
         return UNet(scale.ssr, scale.output_size)
     image_net = trained(BUILT_ON[stage], scale)
-    if stage == "base":
+    if stage in ("base", "conditioned"):
         return STUNet.from_t2i(image_net, scale.halvings, verbose=False)
     # On windows of T' = 9 or 15 frames, which have no halves, and which begin anywhere in the video.
-    return STUNet.from_t2i(image_net, halvings=0, clock=False, verbose=False)
+    return STUNet.from_t2i(image_net, halvings=0, whole=False, verbose=False)
 
 
 def trained(stage: str, scale: Scale) -> nn.Module:
     """The net of a stage with its shipped weights. Raises what `read_shipped` raises."""
     net = build(stage, scale)
-    load_weights(net, read_shipped(stage, scale)[0])
+    load_shipped(net, stage, scale)
     return net
+
+
+def load_shipped(net: nn.Module, stage: str, scale: Scale) -> dict:
+    """Put a stage's shipped weights into its net. Returns their metadata; raises what `read_shipped` raises."""
+    weights, metadata = read_shipped(stage, scale)
+    load_weights(net, weights)
+    return metadata

@@ -96,12 +96,11 @@ def sample_batch(
 
 
 def random_subjects(
-    generator: torch.Generator, *, two: float = 0.5, unseen: bool = True, full: bool = True
+    generator: torch.Generator, *, two: float = 0.5, unseen: bool = True, bare: float = 0.0
 ) -> tuple[Subject, ...]:
     """Draw what a caption says: two objects with probability `two`, always of different colours.
 
-    `unseen=False` leaves the `UNSEEN_PAIRS` out. `full=False` leaves motion and speed out every other time, as the
-    captions of still images do.
+    `unseen=False` leaves the `UNSEEN_PAIRS` out. Motion and speed are left out with probability `bare`.
     """
 
     def choose(options):
@@ -118,7 +117,7 @@ def random_subjects(
         motion = choose(MOTIONS)
         speed = "" if motion == "standing still" else choose(SPEEDS)
         subjects.append(Subject(colour, digit, motion, speed))
-    if not full and chance() < 0.5:
+    if chance() < bare:
         subjects = [Subject(subject.colour, subject.digit) for subject in subjects]
     return tuple(subjects)
 

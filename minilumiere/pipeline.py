@@ -1,25 +1,29 @@
 """Use the trained models: text to video.
 
     caption ─► tokens ─► STUNet, all frames at once ─► base clip ─► SSR in windows ─► clip (T, 3, H, W) in [0, 1]
+    given pixels, mask ──────┘        known pixels copied ┴───────────────────────┘
 
 `load` puts the parts together from `data/weights`; nothing is downloaded. Randomness: the i-th clip of a call is drawn
 from seed + i alone, so it is the same whatever else the call makes.
 """
 
 from functools import partial
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from minilumiere.conditioning import given_pixels, outside_region, shrink
 from minilumiere.config import Scale, get_scale, smoke
-from minilumiere.diffusion import guided, sample
+from minilumiere.diffusion import Denoiser, guided, sample
 from minilumiere.models import trained
 from minilumiere.stunet import STUNet
 from minilumiere.superres import super_resolve
 from minilumiere.text import null_tokens, tokenise
 from minilumiere.unet import UNet
-from minilumiere.validate import check_number, check_video
+from minilumiere.validate import check_mask, check_number, check_video
+from minilumiere.viz import read_image
 
 
 class Pipeline:
@@ -48,23 +52,76 @@ class Pipeline:
 
         Raises `ValueError` or `TypeError` for a bad caption or an argument outside its range.
         """
+        options = {"steps": steps, "guidance": guidance, "super_resolution": super_resolution, "progress": progress}
+        frames, size = self._frames(frames), self.scale.size
         captions = [caption] if isinstance(caption, str) else caption
         tokens = self._tokens(captions)
-        frames = self.scale.frames if frames is None else check_number(frames, "frames", 1, 10_000, int)
-        self.base.check_frames(frames)
-        shape = (3, frames, self.scale.size, self.scale.size)
-        low = self._sample(self.base, shape, tokens, seed, self.scale.video_shift, steps, guidance, progress and "base")
-        video = self._enlarge(low, tokens, seed, progress) if super_resolution else low
-        video = _to_unit(video).transpose(1, 2)  # n t 3 h w
+        nothing = torch.zeros(len(tokens), 4, frames, size, size)
+        video = self._complete(nothing[:, :3], nothing[:, 3:], tokens, seed, **options)
         return video[0] if isinstance(caption, str) else video
 
+    def inpaint(self, video: Tensor, mask: Tensor, caption: str | list[str], seed: int = 0, **options) -> Tensor:
+        """Generate what is missing of a clip. Where pixels are given, they come back exactly as they are.
+
+        Args: `video` (T, 3, H, W) in [0, 1] of output or base size; `mask`, 1 = given, 0 = generate, broadcastable to
+        (T, 1, H, W); `options` of `generate` but `frames`, and `copy_known=False` for what the net makes of given pixels,
+        which is near them but not the same. With a list of N captions: a video (N, T, 3, H, W), a mask
+        broadcastable to (N, T, 1, H, W). Of a clip of base size, the base clip keeps the given pixels, and
+        super-resolution enlarges them like the rest.
+
+        Raises `ValueError` or `TypeError` for a bad video, mask, caption or option.
+        """
+        captions = [caption] if isinstance(caption, str) else caption
+        tokens = self._tokens(captions)
+        many = () if isinstance(caption, str) else (len(captions),)
+        video = check_video(video, "video", (*many, None, 3, *self._sides(video)))
+        self.base.check_frames(video.shape[-4])
+        mask = check_mask(mask, "mask", (*video.shape[:-3], 1, *video.shape[-2:]))
+        if not many:
+            video, mask = video[None], mask[None]
+        result = self._complete(video.transpose(1, 2), mask.transpose(1, 2), tokens, seed, **options)
+        return result if many else result[0]
+
+    def image_to_video(
+        self, image: Tensor | str | Path, caption: str | list[str], seed: int = 0, *, frames: int | None = None, **options
+    ) -> Tensor:
+        """A clip that begins with an image: (3, H, W) in [0, 1] of output or base size, or an image file of that size.
+
+        `options` as of `generate`; with a list of N captions: images (N, 3, H, W). Raises what `inpaint` raises.
+        """
+        return self.cinemagraph(image, torch.ones(1, 1, 1), caption, seed, frames=frames, **options)
+
+    def cinemagraph(
+        self,
+        image: Tensor | str | Path,
+        region: Tensor,
+        caption: str | list[str],
+        seed: int = 0,
+        *,
+        frames: int | None = None,
+        **options,
+    ) -> Tensor:
+        """An image that moves within a region, and nowhere else. See `image_to_video`.
+
+        Args: `region` (1, H, W) or broadcastable to it, 1 = animated; with a list of N captions (N, 1, H, W).
+        """
+        image = read_image(image) if isinstance(image, str | Path) else image
+        many = () if isinstance(caption, str) else (len(caption),)
+        image = check_video(image, "image", (*many, 3, *self._sides(image)))
+        frames = self._frames(frames)
+        region = check_mask(region, "region", (*many, 1, *image.shape[-2:]))
+        mask = outside_region(region, frames)
+        return self.inpaint(image.unsqueeze(-4).expand(*mask.shape[:-3], 3, -1, -1), mask, caption, seed, **options)
+
+    @torch.no_grad()
     def generate_image(
         self, caption: str | list[str], seed: int = 0, *, steps: int | None = None, guidance: float | None = None
     ) -> Float[Tensor, "*n 3 h w"]:
         """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
         captions = [caption] if isinstance(caption, str) else caption
         tokens, shape = self._tokens(captions), (3, self.scale.size, self.scale.size)
-        image = _to_unit(self._sample(self.t2i, shape, tokens, seed, self.scale.image_shift, steps, guidance))
+        noise, shift = self._noise(shape, len(tokens), seed), self.scale.image_shift
+        image = _to_unit(sample(self._denoiser(self.t2i, tokens, guidance), noise, steps=self._steps(steps), shift=shift))
         return image[0] if isinstance(caption, str) else image
 
     def upscale(self, video: Float[Tensor, "t 3 h w"], caption: str, seed: int = 0) -> Float[Tensor, "t 3 H W"]:
@@ -75,13 +132,43 @@ class Pipeline:
         return _to_unit(self._enlarge(low, self._tokens([caption]), seed))[0].transpose(0, 1)
 
     @torch.no_grad()
-    def _sample(self, model, shape, tokens, seed, shift, steps, guidance, progress="") -> Tensor:
-        steps = smoke(self.scale.steps) if steps is None else check_number(steps, "steps", 1, 1000, int)
+    def _complete(
+        self,
+        video: Float[Tensor, "n 3 t H W"],
+        mask: Float[Tensor, "n 1 t H W"],
+        tokens: Tensor,
+        seed: int,
+        steps: int | None = None,
+        guidance: float | None = None,
+        super_resolution: bool = True,
+        progress: bool = False,
+        copy_known: bool = True,
+    ) -> Float[Tensor, "n t 3 H W"]:
+        """Generate what the mask does not give of videos in [0, 1] of base or output size. Text-to-video gives nothing."""
+        video, mask = video.to(self.device), mask.to(self.device)
+        known, where = shrink(video * 2 - 1, mask, self.scale.size)
+        given = given_pixels(known, where)
+        denoise = self._denoiser(self.base, tokens, guidance, given=given)
+        noisy = self._noise(known.shape[1:], len(tokens), seed)
+        steps, shift = self._steps(steps), self.scale.video_shift
+        result = sample(denoise, noisy, steps=steps, shift=shift, progress="base" if progress else "")
+        if copy_known:
+            result = torch.where(where == 1, known, result)
+        if super_resolution:
+            result = self._enlarge(result, tokens, seed, progress)
+        result = _to_unit(result)
+        if copy_known and video.shape == result.shape:
+            result = torch.where(mask == 1, video, result)
+        return result.transpose(1, 2)
+
+    def _steps(self, steps: int | None) -> int:
+        return smoke(self.scale.steps) if steps is None else check_number(steps, "steps", 1, 1000, int)
+
+    def _denoiser(self, model, tokens: Tensor, guidance: float | None, **given) -> Denoiser:
+        """A model with captions, given pixels and guidance, as the sampler calls it."""
         guidance = self.scale.guidance if guidance is None else check_number(guidance, "guidance", 0, 20)
         null = null_tokens(len(tokens)).to(self.device)
-        denoise = guided(partial(_call, model, tokens), partial(_call, model, null), guidance)
-        noise = self._noise(shape, len(tokens), seed)
-        return sample(denoise, noise, steps=steps, shift=shift, progress=progress or "")
+        return guided(*(partial(_call, model, words, given) for words in (tokens, null)), guidance)
 
     @torch.no_grad()
     def _enlarge(self, low: Float[Tensor, "n 3 t h w"], tokens: Tensor, seed: int, progress: bool = False) -> Tensor:
@@ -100,6 +187,16 @@ class Pipeline:
         generators = (torch.Generator().manual_seed((seed + i) * 4 + stream) for i in range(n))
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
 
+    def _frames(self, frames: int | None) -> int:
+        frames = self.scale.frames if frames is None else check_number(frames, "frames", 1, 10_000, int)
+        self.base.check_frames(frames)
+        return frames
+
+    def _sides(self, given) -> tuple[int, int]:
+        """Height and width to ask of an image or a video: the base size if it has it, else the output size."""
+        small = (self.scale.size, self.scale.size)
+        return small if isinstance(given, Tensor) and given.shape[-2:] == small else (self.scale.output_size,) * 2
+
     def _tokens(self, captions: list[str]) -> Tensor:
         if not isinstance(captions, list | tuple) or not captions:
             raise TypeError(f"give a caption or a list of captions, not {captions!r}")
@@ -116,8 +213,8 @@ def load(scale: str = "tiny", device: str | torch.device | None = None) -> Pipel
     return Pipeline(preset, trained("base", preset), trained("ssr", preset), device)
 
 
-def _call(model, tokens: Tensor, noisy: Tensor, log_snr: Tensor) -> Tensor:
-    return model(noisy, log_snr, tokens)
+def _call(model, tokens: Tensor, given: dict[str, Tensor], noisy: Tensor, log_snr: Tensor) -> Tensor:
+    return model(noisy, log_snr, tokens, **given)
 
 
 def _to_unit(x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """What each training stage trains: its net, its data, its loss. The loop over them is `train`.
 
-    t2i ──► base                 the text-to-image model, then temporal layers on top of it, frozen
-    ssr-image ──► ssr            the same for super-resolution
-    judge                        the digit classifier that evaluation reads videos with
+    t2i ──► base ──► conditioned     the text-to-image model; temporal layers on top of it; these with given pixels
+    ssr-image ──► ssr                the first two for super-resolution
+    judge                            the digit classifier that evaluation reads videos with
 
 All randomness of a step comes from the generator that the loop hands in, seeded by (seed, step): nothing else has to
 be saved for a resumed run to continue bit for bit. Batch sizes, steps and learning rates are our choice.
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilumiere.captions import format_caption
+from minilumiere.conditioning import given_pixels, random_masks
 from minilumiere.config import Scale
 from minilumiere.diffusion import (
     add_noise,
@@ -38,6 +39,7 @@ NO_CAPTION = 0.1  # share of captions replaced by "no caption", for classifier-f
 FIRST = 0.05  # share of the steps that a curriculum begins with
 STABLE_BELOW = -6.5  # log-SNR below which training targets of videos are averaged
 STABLE_SCENES = 16  # over so many scenes
+BARE = 0.1  # share of video captions that leave motion and speed open
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Stage:
 
 def draw_images(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
     """Captioned frames with noise, for the text-to-image model. Every (colour, digit) pair occurs."""
-    asked = [random_subjects(generator, full=False) for _ in range(n)]
+    asked = [random_subjects(generator, bare=0.5) for _ in range(n)]
     images, _ = draw_scenes(asked, generator, scale.frames, scale.size, scale.output_size, "train", device=device, still=True)
     return with_noise(images[:, 0], asked, scale.image_shift, generator)
 
@@ -90,43 +92,54 @@ def random_normal(shape, generator: torch.Generator, device) -> Tensor:
 
 def diffusion_loss(model: nn.Module, batch: Batch) -> Tensor:
     """Mean squared error of v."""
-    return F.mse_loss(model(batch["noisy"], batch["log_snr"], batch["tokens"]).float(), batch["v"])
+    given = {"given": batch["given"]} if "given" in batch else {}
+    return F.mse_loss(model(batch["noisy"], batch["log_snr"], batch["tokens"], **given).float(), batch["v"])
 
 
 def draw_videos(
-    scale: Scale, n: int, generator: torch.Generator, device: str, two: float = 0.4, shift: float | None = None
+    scale: Scale,
+    n: int,
+    generator: torch.Generator,
+    device: str,
+    two: float = 0.5,
+    shift: float | None = None,
+    masked: bool = False,
 ) -> Batch:
-    """Captioned clips with noise, for the base STUNet. The `UNSEEN_PAIRS` never occur."""
-    asked = [random_subjects(generator, two=two, unseen=False) for _ in range(n)]
+    """Captioned clips with noise, for the base STUNet; some of their pixels given if `masked`. No `UNSEEN_PAIRS` occur."""
+    asked = [random_subjects(generator, two=two, unseen=False, bare=BARE) for _ in range(n)]
 
-    def draw(subjects: list) -> Tensor:
-        videos, _ = draw_scenes(subjects, generator, scale.frames, scale.size, scale.output_size, "train", device=device)
+    def draw(subjects: list, size: int) -> Tensor:
+        videos, _ = draw_scenes(subjects, generator, scale.frames, scale.size, size, "train", device=device)
         return videos.transpose(1, 2)
 
-    batch = with_noise(draw(asked), asked, scale.video_shift if shift is None else shift, generator)
-    return with_stable_targets(batch, asked, draw)
+    clean = draw(asked, scale.output_size)
+    batch = with_noise(clean, asked, scale.video_shift if shift is None else shift, generator)
+    masks = random_masks(clean, generator) if masked else torch.zeros_like(clean[:, :1])
+    batch["given"] = given_pixels(clean * 2 - 1, masks)
+    hidden = (batch["log_snr"] < STABLE_BELOW) & (masks.flatten(1).amax(1) == 0)
+    return with_stable_targets(batch, hidden, asked, partial(draw, size=scale.size))  # noise hides how finely they are drawn
 
 
-def with_stable_targets(batch: Batch, asked: list, draw: Callable[[list], Tensor]) -> Batch:
-    """Where noise hides the clip, let the target be the mean of many clips of that caption (see `expected_clean`).
+def with_stable_targets(batch: Batch, hidden: Tensor, asked: list, draw: Callable[[list], Tensor]) -> Batch:
+    """Where a clip is `hidden` by noise, let the target be the mean of many clips of that caption (see `expected_clean`).
 
     One clip says little about its caption, as all else about it is random. Measured at `tiny`, one object, pure noise,
     200 steps of 8 clips: with 1 scene a target no word of motion is learnt; with 16 they are in use after 50 to 150.
     """
-    hidden = (batch["log_snr"] < STABLE_BELOW).nonzero()[:, 0].tolist()
-    if hidden:
-        noisy, v, log_snr = (batch[key][hidden] for key in ("noisy", "v", "log_snr"))
-        others = draw([asked[i] for _ in range(STABLE_SCENES - 1) for i in hidden]) * 2 - 1
+    where = hidden.nonzero()[:, 0].tolist()
+    if where:
+        noisy, v, log_snr = (batch[key][where] for key in ("noisy", "v", "log_snr"))
+        others = draw([asked[i] for _ in range(STABLE_SCENES - 1) for i in where]) * 2 - 1
         candidates = torch.cat([clean_and_noise(noisy, v, log_snr)[0], others]).unflatten(0, (STABLE_SCENES, -1))
         clean = expected_clean(noisy, candidates, log_snr)
         alpha, sigma = alpha_sigma(log_snr, clean)
-        batch["v"][hidden] = (alpha * noisy - clean) / sigma  # x = α z − σ v
+        batch["v"][where] = (alpha * noisy - clean) / sigma  # x = α z − σ v
     return batch
 
 
 def draw_enlarged_images(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
     """Frames at output size with noise, beside their noisy low resolution, for the image SSR net."""
-    asked = [random_subjects(generator, full=False) for _ in range(n)]
+    asked = [random_subjects(generator, bare=0.5) for _ in range(n)]
     size = scale.output_size
     images, _ = draw_scenes(asked, generator, scale.frames, size, size, "train", device=device, still=True)
     return with_condition(images[:, 0], asked, scale, generator)
@@ -177,6 +190,7 @@ def digit_loss(model: nn.Module, batch: Batch) -> Tensor:
 # it had not learnt one word of motion after 1,679 steps: what is easy to see in weaker noise drowned them.
 draw_hidden_videos = partial(draw_videos, two=0.0, shift=-12.0)
 
+
 RECIPES: dict[str, Stage] = {
     "judge": Stage(
         build=partial(build, "judge"),
@@ -202,6 +216,14 @@ RECIPES: dict[str, Stage] = {
         batch={"tiny": 8, "full": 16},
         rate=1e-3,
         draw_first=draw_hidden_videos,
+    ),
+    "conditioned": Stage(
+        build=partial(build, "conditioned"),
+        draw=partial(draw_videos, masked=True),
+        loss=diffusion_loss,
+        steps={"tiny": 8000, "full": 4000},
+        batch={"tiny": 8, "full": 16},
+        rate=1e-3,
     ),
     "ssr-image": Stage(
         build=partial(build, "ssr-image"),

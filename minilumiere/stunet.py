@@ -28,10 +28,11 @@ from minilumiere.unet import UNet, count_parameters
 class STUNet(nn.Module):
     """Predicts v from a noisy video, its noise level and its caption. Build it with `STUNet.from_t2i`."""
 
-    def __init__(self, t2i: UNet, halvings: int = 2, clock: bool = True):
+    def __init__(self, t2i: UNet, halvings: int = 2, whole: bool = True):
         """`halvings`: after how many levels time is halved too; the temporal factor is 2 ** halvings.
 
-        `clock`: do temporal layers know how far a frame is from the first? Not if the net runs on windows of a video.
+        `whole`: does the net see whole clips, not windows of one? Then its temporal layers know how far a frame is from
+        the first, and pixels of the clip can be given (see `conditioning`).
         """
         super().__init__()
         config = t2i.config
@@ -44,21 +45,29 @@ class STUNet(nn.Module):
         # apart as two digits), so the temporal layers have their own; Lumiere's T5 has seen all words in text.
         self.text = TextEncoder(text_width, config.text_layers)
         self.noise = NoiseEmbedding(config.noise_levels, text_width, embedding)
-        self.clock = nn.Linear(6, embedding, bias=False) if clock else None
-        self.down_inflation = nn.ModuleList(SpaceTimeConv(width, embedding) for width in widths[:-1])
+        self.clock = nn.Linear(6, embedding, bias=False) if whole else None
+        self.given = nn.Conv2d(4 * config.patch**2, widths[0], 3, padding=1, bias=False) if whole else None
+        if whole:
+            nn.init.zeros_(self.given.weight)
+
+        def conv_block(level: int) -> SpaceTimeConv:
+            return SpaceTimeConv(widths[level], embedding, text_width if config.attention[level] else None, config.heads)
+
+        finer = range(len(widths) - 1)  # every level but the coarsest
+        self.down_inflation = nn.ModuleList(conv_block(level) for level in finer)
         self.temporal_downs = nn.ModuleList(TemporalDownsample(widths[level + 1]) for level in range(halvings))
         self.middle_inflation = nn.ModuleList(
             TemporalAttention(widths[-1], embedding, text_width, config.heads) for _ in range(3)
         )
         self.temporal_ups = nn.ModuleList(TemporalUpsample(widths[level]) for level in range(halvings))
-        self.up_inflation = nn.ModuleList(SpaceTimeConv(width, embedding) for width in widths[:-1])
+        self.up_inflation = nn.ModuleList(conv_block(level) for level in finer)
         self.to(memory_format=torch.channels_last)
 
     @classmethod
-    def from_t2i(cls, unet: UNet, halvings: int = 2, clock: bool = True, verbose: bool = True) -> "STUNet":
+    def from_t2i(cls, unet: UNet, halvings: int = 2, whole: bool = True, verbose: bool = True) -> "STUNet":
         """Inflate a text-to-image U-Net: it becomes part of the STUNet, and its weights are frozen. Prints a table."""
         unet.requires_grad_(False)
-        stunet = cls(unet, halvings, clock)
+        stunet = cls(unet, halvings, whole)
         if verbose:
             print(stunet.table())
         return stunet
@@ -83,8 +92,13 @@ class STUNet(nn.Module):
         return Context(F.layer_norm(embedding, embedding.shape[-1:]), words, real)
 
     def forward(
-        self, noisy: Float[Tensor, "b c t h w"], log_snr: Tensor, tokens: Int[Tensor, "b n"]
+        self,
+        noisy: Float[Tensor, "b c t h w"],
+        log_snr: Tensor,
+        tokens: Int[Tensor, "b n"],
+        given: Float[Tensor, "b 4 t h w"] | None = None,
     ) -> Float[Tensor, "b 3 t h w"]:
+        """`given`: pixels of the clip that are known, and their mask (see `conditioning`); by default there are none."""
         self.check_frames(noisy.shape[2])
         t2i, b, t = self.t2i, noisy.shape[0], noisy.shape[2]
         context, image_context = self.context(log_snr, tokens, t), t2i.context(log_snr, tokens)
@@ -97,6 +111,8 @@ class STUNet(nn.Module):
             return rearrange(images, "(b t) c h w -> b c t h w", b=b)
 
         h = t2i.fold(images(noisy))
+        if given is not None:  # the stem's convolution, extended from 3 channels to 7
+            h = h + self.given(F.pixel_unshuffle(images(given), t2i.config.patch))
         skips, contexts = [], []
         for level, downsample in enumerate(t2i.downsamples):
             h = t2i.down_attention[level](t2i.down_blocks[level](h, per_frame), per_frame)

@@ -20,7 +20,7 @@ from minilumiere.multidiffusion import multidiffusion, temporal_windows
 from minilumiere.stunet import STUNet
 
 TRAIN_AUGMENTATION = (1.0, 8.0)  # log-SNR of the low-resolution condition, uniform; drawn anew for each clip
-AUGMENTATION = 5.0  # at sampling: noise of 8 % of the signal's range hides what the base model got slightly wrong
+AUGMENTATION = 5.0  # at sampling: noise of 8 % of the signal's amplitude hides what the base got slightly wrong
 
 
 def condition(low: Tensor, size: int, log_snr: Float[Tensor, " b"], noise: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """The layers that make an image net a video net: inflation blocks, and resampling in time.
 
-    SpaceTimeConv      x ─┬─ 3x3 over h w ─ 3 over t ─ linear (zero) ─ + ─►     every level but the coarsest
-    TemporalAttention  x ─┬─ attention over t ─ words ─ MLP ─ linear (zero) ─ + ─►     the coarsest level only
-                          └───────────────────────────────────────────────┘
+    SpaceTimeConv      x ─┬─ 3x3 over h w ─ (words) ─ 3 over t ─ linear (zero) ─── + ─►     every level but the coarsest
+    TemporalAttention  x ─┬─ attention over t ─ words ─ MLP ─ linear (zero) ────── + ─►     the coarsest level only
+                          └────────────────────────────────────────────────────────┘
     TemporalDownsample  3 over t (identity), then every second frame      b c t h w -> b c t/2 h w
     TemporalUpsample    every frame twice, then 3 over t (identity)       b c t h w -> b c 2t h w
 
@@ -10,7 +10,8 @@ Lumiere, section 3.1 and figures 4 and 5. Zero and identity initialisation are t
 nothing, and resampling is nearest-neighbour. Kernel sizes, norms, positions, and how noise level and caption reach the
 blocks are our choice: the paper is silent. In "moving right" the caption decides where a thing is when, so every block
 multiplies all three: it knows its place, and its scale and shift come from caption, clock and noise level from the
-first step on (beside the zero projection, a second zero would make captions slow to learn). Notebooks 03 to 05.
+first step on (beside the zero projection, a second zero would make captions slow to learn). Where the image net reads
+words by cross-attention, convolution blocks do too: of two objects, which is the one that moves left? Notebooks 03 to 05.
 """
 
 import torch
@@ -74,19 +75,21 @@ class SpaceTimeConv(nn.Module):
     Cheaper and more non-linear than a full 3-D convolution, more expressive than a temporal one alone (section 3.1).
     """
 
-    def __init__(self, channels: int, embedding: int):
+    def __init__(self, channels: int, embedding: int, text_width: int | None = None, heads: int = 4):
+        """With `text_width`, every place of every frame looks at the caption too: which object is this one?"""
         super().__init__()
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.spatial = nn.Conv2d(channels, channels, 3, padding=1)
         self.place = nn.Linear(PLACE_FEATURES, channels, bias=False)
         self.modulation = Modulation(channels, embedding, plain=False)
+        self.read = WordAttention(channels, text_width, heads) if text_width else None
         self.temporal = temporal_conv(channels)
         self.project = nn.Conv2d(channels, channels, 1)
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
 
     def forward(self, x: Float[Tensor, "b c t h w"], context: Context) -> Float[Tensor, "b c t h w"]:
-        frames = x.shape[2]
+        frames, height = x.shape[2:4]
         h = rearrange(x, "b c t h w -> (b t) c h w")
         if torch.is_grad_enabled() and not h.requires_grad:
             # The first trainable block behind frozen layers. On CPU, torch 2.13's group norm crashes in backward when its
@@ -95,6 +98,9 @@ class SpaceTimeConv(nn.Module):
         h = self.spatial(F.silu(self.norm(h)))  # (b t) c h w
         h = h + rearrange(self.place(places(*h.shape[-2:], h.device)), "h w c -> c h w")
         h = self.modulation(h, rearrange(context.embedding.expand(-1, frames, -1), "b t e -> (b t) e"))
+        if self.read:
+            read = self.read(rearrange(h, "(b t) c h w -> b (t h w) c", t=frames), context)
+            h = rearrange(read, "b (t h w) c -> (b t) c h w", t=frames, h=height)
         h = over_time(self.temporal, rearrange(F.silu(h), "(b t) c h w -> b c t h w", t=frames))
         h = self.project(rearrange(F.silu(h), "b c t h w -> (b t) c h w"))
         return x + rearrange(h, "(b t) c h w -> b c t h w", t=frames)
@@ -116,10 +122,7 @@ class TemporalAttention(nn.Module):
         self.scale_shift = nn.Linear(embedding, 2 * channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
-        self.cross_norm = nn.LayerNorm(channels)
-        self.query = nn.Linear(channels, channels)
-        self.key_value = nn.Linear(text_width, 2 * channels)
-        self.cross_out = nn.Linear(channels, channels)
+        self.read = WordAttention(channels, text_width, heads)
         self.mlp = nn.Sequential(
             nn.LayerNorm(channels), nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels)
         )
@@ -136,11 +139,25 @@ class TemporalAttention(nn.Module):
         query, key, value = self.qkv(h).chunk(3, dim=-1)  # (b h w) t c
         query, key = rotate(query, self.heads), rotate(key, self.heads)
         h = h + self.out(attend(query, key, value, self.heads))
-        h = rearrange(h, "(b p) t c -> b (p t) c", b=b)
-        key, value = self.key_value(context.words).chunk(2, dim=-1)  # b n c
-        h = h + self.cross_out(attend(self.query(self.cross_norm(h)), key, value, self.heads, context.real))
+        h = self.read(rearrange(h, "(b p) t c -> b (p t) c", b=b), context)
         h = h + self.mlp(h)
         return x + rearrange(self.project(h), "b (h w t) c -> b c t h w", h=height, w=width)
+
+
+class WordAttention(nn.Module):
+    """Every token of a video looks at the words of its caption; added to it."""
+
+    def __init__(self, channels: int, text_width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(channels)
+        self.query = nn.Linear(channels, channels)
+        self.key_value = nn.Linear(text_width, 2 * channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Float[Tensor, "b n c"], context: Context) -> Float[Tensor, "b n c"]:
+        key, value = self.key_value(context.words).chunk(2, dim=-1)
+        return x + self.out(attend(self.query(self.norm(x)), key, value, self.heads, context.real))
 
 
 def places(height: int, width: int, device=None) -> Float[Tensor, "h w 8"]:

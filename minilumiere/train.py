@@ -22,9 +22,10 @@ from tqdm import tqdm
 
 from minilumiere.checkpoint import load_weights, matching, read_checkpoint, write_atomically, write_checkpoint
 from minilumiere.config import architecture, get_scale, smoke
+from minilumiere.models import load_shipped
 from minilumiere.stages import Batch, get_stage
 from minilumiere.validate import check_number
-from minilumiere.weights import built_on, read_shipped
+from minilumiere.weights import SHIPPED_AS, built_on
 
 WARM_UP = 100  # steps
 LOG_EVERY = 20  # steps; also how often the loss is looked at (a look makes a GPU wait)
@@ -76,10 +77,8 @@ def train(options: TrainOptions) -> nn.Module | None:
     model = stage.build(scale)
     identity = {"stage": options.stage, "scale": scale.name, "config": architecture(options.stage, scale)}
     identity |= {"steps": steps, "batch": batch_size, "seed": options.seed, "from": None} | built_on(options.stage, scale)
-    if options.from_shipped:
-        weights, metadata = read_shipped(options.stage, scale)
-        load_weights(model, weights)
-        identity["from"] = metadata["sha256"]
+    if from_shipped := options.from_shipped or options.stage in SHIPPED_AS:
+        identity["from"] = load_shipped(model, options.stage, scale)["sha256"]
     model.to(device)
     ema = AveragedModel(model, multi_avg_fn=ema_update)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -102,7 +101,7 @@ def train(options: TrainOptions) -> nn.Module | None:
     while step < steps:
         for group in optimiser.param_groups:
             group["lr"] = stage.rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        progress = 1.0 if options.from_shipped else step / steps
+        progress = 1.0 if from_shipped else step / steps
         batch = stage.draw_at(progress, scale, batch_size, step_generator(options.seed, step), str(device))
         batch = share(batch, rank, world)
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):

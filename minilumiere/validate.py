@@ -20,6 +20,20 @@ def check_video(given, name: str, shape: tuple[int | None, ...]) -> Tensor:
     return given.to(torch.float32)
 
 
+def check_mask(given, name: str, shape: tuple[int, ...]) -> Tensor:
+    """A mask of 0 and 1 (or bool), broadcast to `shape` as float. Raises `ValueError` or `TypeError` for anything else."""
+    wanted = f"broadcastable to {shape}, of 0 and 1"
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor {wanted}, not {type(given).__name__}")
+    try:
+        mask = given.float().expand(shape)
+    except RuntimeError as error:
+        raise ValueError(f"{name} has shape {tuple(given.shape)}; wanted {wanted}") from error
+    if given.is_complex() or not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(f"{name} of shape {tuple(given.shape)} and dtype {given.dtype} has other values; wanted {wanted}")
+    return mask
+
+
 def check_number(given, name: str, low: float, high: float, kind: type = float):
     """Raise `TypeError` unless `given` is a number (an int if `kind` is int), `ValueError` unless low <= given <= high."""
     accepted = int if kind is int else int | float

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from minilumiere.checkpoint import write_atomically
@@ -65,6 +65,16 @@ def save_video(video: Float[Tensor, "t 3 h w"], path: str | Path, fps: float = 1
     else:
         write_atomically(path, encode_video(video, kind, fps, zoom))
     return path
+
+
+def read_image(path: str | Path) -> Float[Tensor, "3 h w"]:
+    """An image file as a tensor in [0, 1]. Raises `ValueError` for a file that is no image, `OSError` where there is none."""
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is no image") from error
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
 def _save_mp4(pixels: np.ndarray, path: Path, fps: float) -> None:

@@ -4,7 +4,8 @@
     ssr-image.safetensors  all of the image SSR net            ssr.safetensors     the temporal layers on top of it
     judge.safetensors      the digit classifier
 
-A file of temporal layers names the image weights it was trained on, by checksum; on others it is refused.
+`base` is trained by the stage of that name, then by `conditioned`, which teaches it to take given pixels. A file of
+temporal layers names the image weights it was trained on, by checksum; on others it is refused.
 """
 
 import json
@@ -16,12 +17,13 @@ from minilumiere.checkpoint import Tensors, file_sha256, read_checkpoint, write_
 from minilumiere.config import DATA, Scale, architecture
 
 WEIGHTS = DATA / "weights"
-BUILT_ON = {"base": "t2i", "ssr": "ssr-image"}
+BUILT_ON = {"base": "t2i", "conditioned": "t2i", "ssr": "ssr-image"}
+SHIPPED_AS = {"conditioned": "base"}  # fine-tuning that begins with the weights of another stage, and takes their place
 
 
 def weights_path(stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
     """Where the weights of a stage lie."""
-    return folder / scale.name / f"{stage}.safetensors"
+    return folder / scale.name / f"{SHIPPED_AS.get(stage, stage)}.safetensors"
 
 
 def read_shipped(stage: str, scale: Scale, folder: Path = WEIGHTS) -> tuple[Tensors, dict]:
@@ -33,7 +35,8 @@ def read_shipped(stage: str, scale: Scale, folder: Path = WEIGHTS) -> tuple[Tens
     path = weights_path(stage, scale, folder)
     if not path.is_file():
         raise FileNotFoundError(f"no weights {path}: train them with 'minilumiere train {stage} --scale {scale.name} --ship'")
-    tensors, metadata = read_checkpoint(path, stage=stage, scale=scale.name, config=architecture(stage, scale))
+    shipped_as = SHIPPED_AS.get(stage, stage)
+    tensors, metadata = read_checkpoint(path, stage=shipped_as, scale=scale.name, config=architecture(stage, scale))
     check_built_on(path, metadata, stage, scale, folder)
     return tensors, metadata
 
@@ -53,7 +56,8 @@ def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
     """Put the EMA weights of a training run into `folder` and its manifest. Returns the file's path."""
     tensors, metadata = read_checkpoint(run / "checkpoint.safetensors", stage=stage, scale=scale.name)
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][-25:]
-    facts = {key: metadata[key] for key in ("stage", "scale", "config", "seed", "batch", "step", "minutes", "device")}
+    facts = {key: metadata[key] for key in ("scale", "config", "seed", "batch", "step", "minutes", "device")}
+    facts |= {"stage": SHIPPED_AS.get(stage, stage), "trained": stage}
     facts |= {"loss": round(sum(line["loss"] for line in lines) / len(lines), 5), "torch": torch.__version__}
     check_built_on(run, metadata, stage, scale, folder)
     facts |= {key: metadata[key] for key in ("built_on", "from") if metadata.get(key)}
@@ -63,7 +67,7 @@ def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
     path = weights_path(stage, scale, folder)
     write_checkpoint(path, half, facts)
     manifest = read_manifest(folder)
-    entry = {key: facts[key] for key in ("step", "batch", "seed", "minutes", "device", "loss", "torch")}
+    entry = {key: facts[key] for key in ("trained", "step", "batch", "seed", "minutes", "device", "loss", "torch")}
     manifest[f"{scale.name}/{path.name}"] = {"sha256": file_sha256(path), "bytes": path.stat().st_size} | entry
     write_atomically(folder / "manifest.json", (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
     return path

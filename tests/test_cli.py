@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import minilumiere as ml
 from minilumiere.cli import main
 
 
@@ -46,6 +49,17 @@ def test_bad_usage_is_exit_code_2_and_one_clear_line(arguments, capsys):
         main(arguments)
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_generate_from_an_image_begins_with_it(tmp_path):
+    image = ml.sample_batch(1, captions=["a red 3"], size=64).video[0, :1]
+    ml.save_video(image, tmp_path / "first.png")
+    arguments = ["generate", "a red 3 moving right", "--steps", "1", "-o", str(tmp_path / "out.webp")]
+    assert main([*arguments, "--image", str(tmp_path / "first.png")]) == 0
+    with Image.open(tmp_path / "out.webp") as clip:
+        first = torch.tensor(np.asarray(clip.convert("RGB"))).permute(2, 0, 1) / 255
+    assert (first - image[0]).abs().mean() < 0.02
+    assert main([*arguments, "--image", str(tmp_path / "none.png")]) == 2
 
 
 @pytest.mark.parametrize("command", ["generate", "train", "evaluate", "info"])

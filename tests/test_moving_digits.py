@@ -314,7 +314,7 @@ def test_random_subjects_are_one_or_two_of_different_colours():
 
 def test_captions_of_stills_leave_the_motion_out_every_other_time():
     generator = seeded(2)
-    without = [not random_subjects(generator, full=False)[0].motion for _ in range(400)]
+    without = [not random_subjects(generator, bare=0.5)[0].motion for _ in range(400)]
     assert 150 < sum(without) < 250
 
 

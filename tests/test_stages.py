@@ -24,11 +24,11 @@ def targets(batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return clean_and_noise(batch["noisy"], batch["v"], batch["log_snr"])[0]
 
 
-def test_targets_are_averaged_where_noise_hides_the_clip_and_only_there():
+def test_targets_are_averaged_where_the_clip_is_hidden_and_only_there():
     asked = [0.0, 0.3, 0.6]
-    batch, clean = noisy_batch(asked, [-12.0, STABLE_BELOW + 0.1, -12.0])
+    batch, clean = noisy_batch(asked, [-12.0, -6.4, -12.0])
     before = {key: value.clone() for key, value in batch.items()}
-    found = targets(with_stable_targets(batch, asked, numbered))
+    found = targets(with_stable_targets(batch, torch.tensor([True, False, True]), asked, numbered))
     assert torch.equal(batch["noisy"], before["noisy"]) and torch.equal(batch["v"][1], before["v"][1])
     torch.testing.assert_close(found[1], clean[1], atol=1e-2, rtol=0)
     for i in (0, 2):  # of its own caption, with less variance
@@ -40,7 +40,7 @@ def test_targets_are_averaged_where_noise_hides_the_clip_and_only_there():
 def test_no_hidden_clip_asks_for_no_other():
     batch, _ = noisy_batch([0.1, 0.2], [0.0, -3.0])
     before = batch["v"].clone()
-    assert torch.equal(with_stable_targets(batch, [0.1, 0.2], None)["v"], before)
+    assert torch.equal(with_stable_targets(batch, torch.tensor([False, False]), [0.1, 0.2], None)["v"], before)
 
 
 def test_the_base_stage_has_stable_targets_of_the_right_captions():
@@ -61,8 +61,19 @@ def test_the_base_stage_has_stable_targets_of_the_right_captions():
             torch.testing.assert_close(picture, torch.einsum("thw,c->cthw", ink, colour), atol=1e-3, rtol=0)
             checked += 1
     assert checked >= 3
-    blurred, sharp = ((clean[chosen].diff(dim=-1)).square().mean() for chosen in (hidden, batch["log_snr"] > -2))
+    blurred, sharp = ((clean[chosen].diff(dim=-1)).square().mean() for chosen in (batch["log_snr"] < -8, batch["log_snr"] > -2))
     assert blurred < sharp / 3
+
+
+def test_given_pixels_are_the_clip_s_own_and_such_clips_keep_their_own_target():
+    scale, generator = SCALES["tiny"], torch.Generator().manual_seed(0)
+    batch = RECIPES["conditioned"].draw(scale, 32, generator, "cpu")
+    pixels, mask = batch["given"].split([3, 1], dim=1)
+    clean = targets(batch)
+    some = mask.flatten(1).amax(1) == 1
+    assert 0.4 < some.float().mean() < 0.95 and (some & (batch["log_snr"] < STABLE_BELOW)).any()
+    torch.testing.assert_close(pixels, clean * mask, atol=1e-3, rtol=0)
+    assert not RECIPES["base"].draw(scale, 4, generator, "cpu")["given"].any()
 
 
 def test_the_base_begins_with_one_object_hidden_by_noise():

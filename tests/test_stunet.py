@@ -82,7 +82,7 @@ def test_at_first_a_static_video_gives_the_image_nets_answer_on_all_frames(small
 @pytest.mark.parametrize("halvings", [0, 1, 2])
 def test_only_temporal_parameters_get_gradients_and_all_of_them_do(trained, inputs, halvings):
     stunet = trained(halvings)
-    stunet(*inputs(8)).square().mean().backward()
+    stunet(*inputs(8), given=torch.randn(2, 4, 8, 16, 16)).square().mean().backward()
     without = [name for name, p in stunet.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert not without, f"trainable, but without gradient: {without}"
     assert all(p.grad is None for p in stunet.t2i.parameters())
@@ -229,12 +229,12 @@ def test_every_temporal_layer_gets_the_clock_of_its_own_frames(trained, inputs, 
 
 
 @torch.no_grad()
-def test_clock_can_be_left_out(small_unet, inputs):
+def test_a_net_for_windows_has_no_clock_and_takes_no_given_pixels(small_unet, inputs):
     """As for super-resolution, whose windows begin anywhere in the video."""
-    stunet = STUNet.from_t2i(small_unet(), clock=False, verbose=False)
+    stunet = STUNet.from_t2i(small_unet(), whole=False, verbose=False)
     _, log_snr, tokens = inputs(8)
     assert stunet.context(log_snr, tokens, 8).embedding.shape[1] == 1, "one embedding for all frames"
-    assert not [name for name, _ in stunet.named_parameters() if name.startswith("clock")]
+    assert not [name for name, _ in stunet.named_parameters() if name.startswith(("clock", "given"))]
     assert stunet(*inputs(8)).isfinite().all()
 
 
@@ -253,6 +253,12 @@ def test_temporal_layers_see_the_caption(trained, inputs):
     change = (stunet(video, log_snr, tokens) - stunet(video, log_snr, other)).abs().amax((1, 2, 3, 4))
     assert (change > 1e-3).all()
     assert stunet(video, log_snr, null_tokens(2)).isfinite().all()
+
+
+def test_convolution_blocks_read_the_caption_where_the_image_net_does(small_unet):
+    stunet = STUNet.from_t2i(small_unet(attention=(False, True, True)), verbose=False)
+    for blocks in (stunet.down_inflation, stunet.up_inflation):
+        assert [block.read is not None for block in blocks] == [False, True]
 
 
 @torch.no_grad()

@@ -39,11 +39,15 @@ def conv_block() -> SpaceTimeConv:
     return SpaceTimeConv(CHANNELS, EMBEDDING)
 
 
+def reading_block() -> SpaceTimeConv:
+    return SpaceTimeConv(CHANNELS, EMBEDDING, TEXT, heads=2)
+
+
 def attention_block() -> TemporalAttention:
     return TemporalAttention(CHANNELS, EMBEDDING, TEXT, heads=2)
 
 
-both_blocks = pytest.mark.parametrize("make", [conv_block, attention_block])
+every_block = pytest.mark.parametrize("make", [conv_block, reading_block, attention_block])
 
 
 def frame_changes(before: torch.Tensor, after: torch.Tensor) -> list[int]:
@@ -94,13 +98,13 @@ def test_temporal_conv_is_conv1d_over_time_and_conv3d(stride):
 # Both inflation blocks
 
 
-@both_blocks
+@every_block
 def test_block_is_the_identity_at_first(make):
     x = torch.randn(2, CHANNELS, FRAMES, 3, 5)
     assert torch.equal(make()(x, make_context(2)), x)
 
 
-@both_blocks
+@every_block
 @pytest.mark.parametrize("frames", [1, 2, 7, 33])
 def test_block_takes_any_number_of_frames(make, perturb, frames):
     x = torch.randn(1, CHANNELS, frames, 3, 5)
@@ -108,7 +112,7 @@ def test_block_takes_any_number_of_frames(make, perturb, frames):
     assert y.shape == x.shape and y.isfinite().all() and not torch.allclose(x, y)
 
 
-@both_blocks
+@every_block
 def test_block_knows_the_order_of_frames(make, perturb):
     block, context = perturb(make()), make_context()
     x = torch.randn(1, CHANNELS, FRAMES, 3, 3)
@@ -126,7 +130,7 @@ def test_attention_knows_the_order_from_its_positions_alone(perturb, monkeypatch
     torch.testing.assert_close(block(x[:, :, order], context), block(x, context)[:, :, order], atol=1e-5, rtol=1e-5)
 
 
-@both_blocks
+@every_block
 def test_noise_level_and_caption_summary_reach_the_block(make, perturb):
     block, context = perturb(make()), make_context()
     x = torch.randn(1, CHANNELS, FRAMES, 3, 3)
@@ -134,7 +138,7 @@ def test_noise_level_and_caption_summary_reach_the_block(make, perturb):
     assert frame_changes(block(x, context), block(x, other)) == list(range(FRAMES))
 
 
-@both_blocks
+@every_block
 def test_one_embedding_for_all_frames_is_the_same_one_for_each(make, perturb):
     block, context = perturb(make()), make_context(2)
     x = torch.randn(2, CHANNELS, FRAMES, 3, 3)
@@ -153,7 +157,7 @@ def test_each_frame_has_an_embedding_of_its_own(make, seen_by, perturb):
     assert frame_changes(before, after) == seen_by
 
 
-@both_blocks
+@every_block
 def test_clips_of_a_batch_do_not_mix(make, perturb):
     block, context = perturb(make()), make_context(2)
     x = torch.randn(2, CHANNELS, FRAMES, 3, 5)
@@ -233,8 +237,9 @@ def test_attention_looks_along_time_at_each_place_alone(perturb):
     assert change.max() < 1e-6, "and nowhere else"
 
 
-def test_words_reach_attention_and_padding_does_not(perturb):
-    block, context = perturb(attention_block()), make_context()
+@pytest.mark.parametrize("make", [reading_block, attention_block])
+def test_words_reach_the_block_and_padding_does_not(make, perturb):
+    block, context = perturb(make()), make_context()
     x = torch.randn(1, CHANNELS, FRAMES, 2, 2)
     before = block(x, context)
     padding, word = context.words.clone(), context.words.clone()
@@ -252,7 +257,7 @@ def test_clock_decays_from_one_and_does_not_depend_on_the_length_of_the_clip():
     assert torch.equal(since_start(16), clock[:16])
 
 
-@both_blocks
+@every_block
 def test_block_knows_where_a_place_is(make, perturb):
     """On a video without any content, far from its edges: only the place can make a difference."""
     block, context = perturb(make()), make_context()
@@ -300,7 +305,7 @@ def test_attention_equals_softmax_attention_with_rotated_queries_and_keys(pertur
     """The block's self-attention, written out for one place."""
     block = perturb(attention_block())
     x, context = torch.randn(1, CHANNELS, FRAMES, 1, 1), make_context()
-    for layer in (block.cross_out, block.mlp[-1]):  # leave the self-attention alone
+    for layer in (block.read.out, block.mlp[-1]):  # leave the self-attention alone
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
     scale, shift = block.scale_shift(context.embedding[0]).chunk(2, dim=-1)

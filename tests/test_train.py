@@ -244,6 +244,25 @@ def test_temporal_weights_are_shipped_and_read_back(tmp_path, small):
         assert torch.equal(value, expected if name.startswith("t2i.") else expected.half().float()), name
 
 
+def test_conditioned_goes_on_from_base_and_takes_its_place(tmp_path, small):
+    go(tmp_path / "base", "base")
+    path = ship(tmp_path / "base", "base", SMALL)
+    try:
+        before, metadata = read_shipped("base", SMALL)
+        assert metadata["trained"] == "base" and not before["given.weight"].any()
+        go(tmp_path / "tuned", "conditioned")
+        tuned = read_checkpoint(tmp_path / "tuned" / "checkpoint.safetensors")
+        assert tuned[1]["from"] == metadata["sha256"]
+        assert_same_bits(step_by_step(tmp_path / "stopped", "conditioned")[-1], tuned[0])
+        for name, value in before.items():  # four small steps from where it began
+            assert 0 < (tuned[0][f"model.{name}"] - value.float()).abs().max() < 0.1, name
+        assert ship(tmp_path / "tuned", "conditioned", SMALL) == path
+        after, metadata = read_shipped("base", SMALL)
+        assert metadata["trained"] == "conditioned" and after["given.weight"].any()
+    finally:
+        path.unlink()
+
+
 def other_image_weights(tmp_path: Path, monkeypatch) -> Path:
     """Weights of another t2i net than the one in `small`."""
     use_small(monkeypatch, tmp_path / "other")

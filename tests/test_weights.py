@@ -14,7 +14,7 @@ from minilumiere.config import SCALES, architecture
 from minilumiere.judge import DigitClassifier
 from minilumiere.models import build
 from minilumiere.pipeline import load
-from minilumiere.weights import BUILT_ON, WEIGHTS, read_manifest, read_shipped, ship, weights_path
+from minilumiere.weights import BUILT_ON, SHIPPED_AS, WEIGHTS, read_manifest, read_shipped, ship, weights_path
 
 TINY = SCALES["tiny"]
 STAGES = {"t2i", "base", "ssr-image", "ssr", "judge"}
@@ -113,7 +113,7 @@ def test_temporal_layers_on_other_image_weights_are_refused(tmp_path, video, ima
     ship(fake_run(tmp_path / video, video), video, TINY, folder)
     read_shipped(video, TINY, folder)
     ship(fake_run(tmp_path / "other", image, value=0.2), image, TINY, folder)
-    with pytest.raises(ValueError, match=rf"{video}.*other {image} weights"):
+    with pytest.raises(ValueError, match=rf"{SHIPPED_AS.get(video, video)}.*other {image} weights"):
         read_shipped(video, TINY, folder)
 
 
