@@ -21,7 +21,7 @@ TOKENS = tokenise(["a red 3 moving right", "a blue 7"])
 @pytest.fixture(scope="module")
 def net(small_unet, perturb) -> STUNet:
     unet = small_unet(HIGH, in_channels=6, noise_levels=2, attention=(False,) * 3)
-    return perturb(STUNet.from_t2i(unet, halvings=0, clock=False, verbose=False), 0.1).eval().requires_grad_(False)
+    return perturb(STUNet.from_t2i(unet, halvings=0, whole=False, verbose=False), 0.1).eval().requires_grad_(False)
 
 
 def draw(frames: int, batch: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
