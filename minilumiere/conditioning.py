@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 # What is given in training, and how often.
 MIXTURE = {"nothing": 0.3, "first frame": 0.25, "first frames": 0.1, "half": 0.1, "box": 0.05, "moving box": 0.1, "region": 0.1}
+HALVES = ("top", "left", "bottom", "right")
 
 
 def first_frames(frames: int, height: int, width: int, given: int = 1) -> Float[Tensor, "t 1 h w"]:
@@ -51,6 +52,18 @@ def hidden_box(
         top, left = torch.lerp(start.float(), end.float(), share).round().int().tolist()
         frame[:, max(top, 0) : top + sides[0], max(left, 0) : left + sides[1]] = 0
     return mask
+
+
+def hidden_half(frames: int, height: int, width: int, half: str) -> Float[Tensor, "t 1 h w"]:
+    """A mask for inpainting: one of the `HALVES` of every frame is hidden.
+
+    >>> print(picture(hidden_half(2, 2, 4, "right")))
+    ##..  ##..
+    ##..  ##..
+    """
+    sides = (height // 2, width) if half in ("top", "bottom") else (height, width // 2)
+    start = (0, 0) if half in ("top", "left") else (height - sides[0], width - sides[1])
+    return hidden_box(frames, height, width, sides, start)
 
 
 def outside_region(region: Float[Tensor, "*n 1 h w"], frames: int) -> Float[Tensor, "*n t 1 h w"]:
@@ -104,8 +117,7 @@ def _random_mask(clip: Float[Tensor, "3 t h w"], generator: torch.Generator) -> 
     elif task == "first frames":
         mask = first_frames(t, h, w, draw(2, max(2, t // 2)))
     elif task == "half":
-        sides = [(h // 2, w), (h, w // 2)][draw(0, 1)]
-        mask = hidden_box(t, h, w, sides, [(0, 0), (h - sides[0], w - sides[1])][draw(0, 1)])
+        mask = hidden_half(t, h, w, HALVES[draw(0, 1) + 2 * draw(0, 1)])
     elif task == "region":
         mask = outside_region(changing_region(clip, draw(1, h // 8)), t)
     else:

@@ -3,7 +3,7 @@
 The captions are drawn from seeds that training never uses; real clips are drawn with the test glyphs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -26,10 +26,16 @@ def evaluation_captions(n: int, objects: int, seed: int = 0) -> list[str]:
     return [format_caption(random_subjects(generator, two=objects - 1)) for _ in range(n)]
 
 
+def batches(captions: list[str], what: str) -> Iterator[slice]:
+    """Slices of so many captions as go through the model at once, with a progress bar."""
+    for i in tqdm(range(0, len(captions), BATCH), what, leave=False):
+        yield slice(i, i + BATCH)
+
+
 def generate_clips(pipe: Pipeline, captions: list[str], seed: int = 0, **options) -> Float[Tensor, "n t 3 h w"]:
     """Generated clips of all captions, in batches, with a progress bar."""
-    bar = tqdm(range(0, len(captions), BATCH), "generating", leave=False)
-    clips = [pipe.generate(captions[i : i + BATCH], seed=EVALUATION_SEED + 1000 * seed + i, **options) for i in bar]
+    parts = batches(captions, "generating")
+    clips = [pipe.generate(captions[part], seed=EVALUATION_SEED + 1000 * seed + part.start, **options) for part in parts]
     return torch.cat(clips).cpu()
 
 

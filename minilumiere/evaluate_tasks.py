@@ -3,26 +3,17 @@
 Every case begins with a real clip of test glyphs and its caption, from seeds that training never uses.
 """
 
-from collections.abc import Iterator
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from minilumiere.captions import COLOURS, parse_caption
-from minilumiere.conditioning import changing_region, hidden_box
-from minilumiere.evaluate import BATCH, EVALUATION_SEED, evaluation_captions, real_clips
+from minilumiere.conditioning import HALVES, changing_region, hidden_box, hidden_half
+from minilumiere.evaluate import EVALUATION_SEED, batches, evaluation_captions, real_clips
 from minilumiere.judge import assess, centroids, colour_masses
 from minilumiere.pipeline import Pipeline
 
 Row = tuple[str, str, float]  # task, what, value
-
-
-def batches(captions: list[str], what: str) -> Iterator[slice]:
-    """Slices of so many captions as go through the model at once, with a progress bar."""
-    for i in tqdm(range(0, len(captions), BATCH), what, leave=False):
-        yield slice(i, i + BATCH)
 
 
 def mean(values) -> float:
@@ -108,8 +99,7 @@ def hidden_cases(pipe: Pipeline, n: int, kind: str, seed: int) -> tuple[list[str
     for caption, clip in zip(tried, real, strict=True):
         where = torch.randint(half + 1, (4,), generator=generator).tolist()
         if kind == "half":
-            sides = [(half, size), (size, half)][where[0] % 2]
-            mask = hidden_box(frames, size, size, sides, [(0, 0), (size - sides[0], size - sides[1])][where[1] % 2])
+            mask = hidden_half(frames, size, size, HALVES[where[0] % 2 + 2 * (where[1] % 2)])
         else:
             mask = hidden_box(frames, size, size, (half, half), tuple(where[:2]), tuple(where[2:]))
         share = float(hidden_frames(clip[None], mask[None]).float().mean())

@@ -147,7 +147,7 @@ class Pipeline:
         """Generate what the mask does not give of videos in [0, 1] of base or output size. Text-to-video gives nothing."""
         video, mask = video.to(self.device), mask.to(self.device)
         known, where = shrink(video * 2 - 1, mask, self.scale.size)
-        given = given_pixels(known, where)
+        given = given_pixels(known, where) if where.any() else None
         denoise = self._denoiser(self.base, tokens, guidance, given=given)
         noisy = self._noise(known.shape[1:], len(tokens), seed)
         steps, shift = self._steps(steps), self.scale.video_shift

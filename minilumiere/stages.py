@@ -221,7 +221,7 @@ RECIPES: dict[str, Stage] = {
         build=partial(build, "conditioned"),
         draw=partial(draw_videos, masked=True),
         loss=diffusion_loss,
-        steps={"tiny": 8000, "full": 4000},
+        steps={"tiny": 5000, "full": 4000},
         batch={"tiny": 8, "full": 16},
         rate=1e-3,
     ),

@@ -35,8 +35,7 @@ def read_shipped(stage: str, scale: Scale, folder: Path = WEIGHTS) -> tuple[Tens
     path = weights_path(stage, scale, folder)
     if not path.is_file():
         raise FileNotFoundError(f"no weights {path}: train them with 'minilumiere train {stage} --scale {scale.name} --ship'")
-    shipped_as = SHIPPED_AS.get(stage, stage)
-    tensors, metadata = read_checkpoint(path, stage=shipped_as, scale=scale.name, config=architecture(stage, scale))
+    tensors, metadata = read_checkpoint(path, stage=path.stem, scale=scale.name, config=architecture(stage, scale))
     check_built_on(path, metadata, stage, scale, folder)
     return tensors, metadata
 
@@ -57,14 +56,14 @@ def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
     tensors, metadata = read_checkpoint(run / "checkpoint.safetensors", stage=stage, scale=scale.name)
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][-25:]
     facts = {key: metadata[key] for key in ("scale", "config", "seed", "batch", "step", "minutes", "device")}
-    facts |= {"stage": SHIPPED_AS.get(stage, stage), "trained": stage}
+    path = weights_path(stage, scale, folder)
+    facts |= {"stage": path.stem, "trained": stage}
     facts |= {"loss": round(sum(line["loss"] for line in lines) / len(lines), 5), "torch": torch.__version__}
     check_built_on(run, metadata, stage, scale, folder)
     facts |= {key: metadata[key] for key in ("built_on", "from") if metadata.get(key)}
     half = {name.removeprefix("ema."): tensor.half() for name, tensor in tensors.items() if name.startswith("ema.")}
     if not all(tensor.isfinite().all() for tensor in half.values()):
         raise ValueError(f"{run} holds weights that half precision cannot: nothing was shipped")
-    path = weights_path(stage, scale, folder)
     write_checkpoint(path, half, facts)
     manifest = read_manifest(folder)
     entry = {key: facts[key] for key in ("trained", "step", "batch", "seed", "minutes", "device", "loss", "torch")}
