@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-.PHONY: demo test unit lint notebooks lab clean
+.PHONY: demo test unit lint notebooks test-browser lab clean
 
 demo: .venv/demo                ## generate one clip
 	$(BIN)/minilumiere generate "a red 3 moving right" --scale tiny --seed 0 -o demo.gif
@@ -20,6 +20,10 @@ notebooks: .venv/test           ## run every notebook and compare with its store
 	cd notebooks && MINILUMIERE_SMOKE=1 ../$(BIN)/python -m pytest --nbval --nbval-sanitize-with sanitize.cfg --nbval-cell-timeout 120 -p no:cacheprovider .
 	cd notebooks && MINILUMIERE_SMOKE=1 ../$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout 120 -p no:cacheprovider .
 
+# Needs Chromium and its driver, which pip does not bring: on Debian and Ubuntu, apt-get install chromium chromium-driver.
+test-browser: .venv/browser     ## run notebooks in JupyterLab in a headless browser, and move their sliders
+	$(BIN)/python -m pytest tests/browser
+
 lab: .venv/test                 ## open the notebooks
 	$(BIN)/jupyter lab notebooks
 
@@ -30,6 +34,10 @@ lab: .venv/test                 ## open the notebooks
 
 .venv/test: .venv/demo
 	$(PIP) --editable '.[notebooks,test]'
+	touch $@
+
+.venv/browser: .venv/test
+	$(PIP) --editable '.[browser]'
 	touch $@
 
 clean:

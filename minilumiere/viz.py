@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from minilumiere.checkpoint import write_atomically
+from minilumiere.explorer import feature_explorer as feature_explorer  # to be found beside the other ways to look
 from minilumiere.validate import check_number, check_video
 
 FORMATS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".mp4": "MP4"}
