@@ -3,6 +3,7 @@
      config           every size, in two presets
      captions         the grammar: "a red 3 moving right"
      glyphs           handwritten-like digits from splines
+     styles           three other ways to draw a digit
      moving_digits    scenes, paths and their truth
      text             captions to token features
      diffusion        noise, v-prediction, the sampler
@@ -11,14 +12,16 @@
      temporal         what makes an image net a video net
      stunet           the Space-Time U-Net
      conditioning     masks: what of a clip is given
+     stylize          an image net in between plain and styled
      multidiffusion   windows of a long video, reconciled
      superres         super-resolution in windows
      checkpoint, weights    files that are whole and are believed only if they match
      judge            reading videos
      models           the nets of a scale, fresh or trained
-     pipeline         text to video, image to video, inpainting, cinemagraphs
+     pipeline         text to video, image to video, inpainting, cinemagraphs, stylization
      stages, train    what is trained, and how
-     evaluate, evaluate_tasks    the tables: real beside generated; what given pixels are used for
+     evaluate, evaluate_tasks, evaluate_styles    the tables: real beside generated; given pixels; styles
+     features, explorer    every layer's output, and sliders to look at it
      viz, validate, cli    showing, checking, the command line
 
 Axes: `b` batch, `c` channels, `t` frames, `h w` height and width, `n` words. A user's video is (T, 3, H, W) in [0, 1];

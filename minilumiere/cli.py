@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from minilumiere.config import SCALES, STAGES, get_scale
+from minilumiere.config import SCALES, STAGES, STYLES, get_scale
 from minilumiere.weights import read_manifest
 
 
@@ -40,6 +40,8 @@ def build_parser() -> Parser:
     generate.add_argument("--guidance", type=float, help="classifier-free guidance weight; default: the scale's")
     generate.add_argument("--frames", type=int, help="a multiple of the temporal factor; default: the scale's")
     generate.add_argument("--image", help="file of the first frame, of output or base size")
+    generate.add_argument("--style", help=f"one of {', '.join(STYLES)}; default: none")
+    generate.add_argument("--alpha", type=float, help="of the style's weights, 0 to 1; default: the style's own")
     generate.add_argument("--no-super-resolution", action="store_true", help="save the base model's clip")
     generate.add_argument("--zoom", type=int, default=1, help="enlarge each pixel of the saved clip; default: 1")
 
@@ -57,6 +59,7 @@ def build_parser() -> Parser:
     evaluate = command("evaluate", run_evaluate, "Judge generated clips beside real ones.")
     evaluate.add_argument("--samples", type=int, default=128, help="one-object captions, or cases a task; default: 128")
     evaluate.add_argument("--tasks", action="store_true", help="image-to-video, inpainting and cinemagraphs instead")
+    evaluate.add_argument("--styles", action="store_true", help="stylization and video-to-video instead")
 
     command("info", run_info, "Sizes and shipped weights of a scale.")
     return parser
@@ -67,7 +70,11 @@ def run_generate(options: argparse.Namespace) -> None:
     from minilumiere.viz import check_format, save_video
 
     check_format(options.output)
+    if options.alpha is not None and options.style is None:
+        raise ValueError("--alpha needs a --style")
     pipe = load(options.scale, options.device)
+    if options.style is not None:
+        pipe = pipe.in_style(options.style, options.alpha)
     begun = time.perf_counter()
     make = partial(pipe.image_to_video, options.image) if options.image else pipe.generate
     video = make(
@@ -99,12 +106,13 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     from minilumiere.evaluate import evaluate
+    from minilumiere.evaluate_styles import evaluate_styles
     from minilumiere.evaluate_tasks import evaluate_tasks
     from minilumiere.pipeline import load
     from minilumiere.validate import check_number
 
     check_number(options.samples, "samples", 1, 100_000, int)
-    measure = evaluate_tasks if options.tasks else evaluate
+    measure = evaluate_styles if options.styles else evaluate_tasks if options.tasks else evaluate
     print(measure(load(options.scale, options.device), options.samples, options.seed))
 
 

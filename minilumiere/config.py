@@ -12,7 +12,9 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parent / "data"  # in an installed wheel; in a checkout
 
-STAGES = ("judge", "t2i", "base", "conditioned", "ssr-image", "ssr")  # of training, in an order in which they can be trained
+STYLES = ("outline", "dotted", "neon")
+# Of training, in an order in which they can be trained.
+STAGES = ("judge", "t2i", "base", "conditioned", "ssr-image", "ssr", *(f"style-{style}" for style in STYLES))
 FORMAT_VERSION = 1  # of checkpoints; raised whenever an old file can no longer be read
 
 
@@ -123,5 +125,6 @@ def architecture(stage: str, scale: Scale) -> dict:
         "conditioned": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
         "ssr-image": (scale.ssr, {"size": scale.output_size}),
         "ssr": (scale.ssr, {"size": scale.output_size, "halvings": 0}),
+        **{f"style-{style}": (scale.t2i, {"size": scale.size}) for style in STYLES},
     }[stage]
     return json.loads(json.dumps(asdict(config) | more))

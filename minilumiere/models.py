@@ -1,6 +1,7 @@
 """The nets of a scale, by training stage: fresh, or with their shipped weights.
 
 judge: DigitClassifier    t2i, ssr-image: UNet    base, conditioned, ssr: STUNet, inflated from the shipped image net
+style-*: UNet, the shipped text-to-image net, its last level fresh from a style
 """
 
 from torch import nn
@@ -9,6 +10,7 @@ from minilumiere.checkpoint import load_weights
 from minilumiere.config import Scale
 from minilumiere.judge import DigitClassifier
 from minilumiere.stunet import STUNet
+from minilumiere.stylize import last_level
 from minilumiere.unet import UNet
 from minilumiere.weights import BUILT_ON, read_shipped
 
@@ -22,6 +24,8 @@ def build(stage: str, scale: Scale) -> nn.Module:
     if stage == "ssr-image":
         return UNet(scale.ssr, scale.output_size)
     image_net = trained(BUILT_ON[stage], scale)
+    if stage.startswith("style-"):
+        return last_level(image_net)
     if stage in ("base", "conditioned"):
         return STUNet.from_t2i(image_net, scale.halvings, verbose=False)
     # On windows of T' = 9 or 15 frames, which have no halves, and which begin anywhere in the video.

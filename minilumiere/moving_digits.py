@@ -14,6 +14,7 @@ Our choice throughout (the paper trains on 30 million closed videos). Built in n
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,7 @@ from torch.nn.functional import avg_pool2d
 from minilumiere.captions import COLOURS, MOTIONS, SPEEDS, Subject, format_caption, parse_caption
 from minilumiere.config import get_scale
 from minilumiere.glyphs import bitmaps
+from minilumiere.styles import styled
 from minilumiere.validate import check_number
 
 CANVAS = 32.0  # units
@@ -96,11 +98,12 @@ def sample_batch(
 
 
 def random_subjects(
-    generator: torch.Generator, *, two: float = 0.5, unseen: bool = True, bare: float = 0.0
+    generator: torch.Generator, *, two: float = 0.5, unseen: bool = True, bare: float = 0.0, motions: Sequence[str] = MOTIONS
 ) -> tuple[Subject, ...]:
     """Draw what a caption says: two objects with probability `two`, always of different colours.
 
-    `unseen=False` leaves the `UNSEEN_PAIRS` out. Motion and speed are left out with probability `bare`.
+    `unseen=False` leaves the `UNSEEN_PAIRS` out. Motion and speed are left out with probability `bare`; else the motion is
+    one of `motions`, any as likely as the others.
     """
 
     def choose(options):
@@ -114,7 +117,7 @@ def random_subjects(
         taken = [subject.colour for subject in subjects]
         colour = choose([colour for colour in COLOURS if colour not in taken])
         digit = choose([digit for digit in range(10) if unseen or (colour, digit) not in UNSEEN_PAIRS])
-        motion = choose(MOTIONS)
+        motion = choose(motions)
         speed = "" if motion == "standing still" else choose(SPEEDS)
         subjects.append(Subject(colour, digit, motion, speed))
     if chance() < bare:
@@ -132,10 +135,11 @@ def draw_scenes(
     glyphs: str = "strokes",
     device: str = "cpu",
     still: bool = False,
+    style: str = "",
 ) -> tuple[Float[Tensor, "n t 3 h w"], list[list[ObjectTruth]]]:
     """Draw the scenes that are `asked` for at `draw_size` pixels, then average them down to `size` (a divisor).
 
-    `still` draws one frame only, a random one of each clip.
+    `still` draws one frame only, a random one of each clip. `style`: one of `styles.STYLES`, or plain.
     """
     if size < 8 or draw_size % size:
         raise ValueError(f"size must divide the output size {draw_size} and be at least 8, got {size}")
@@ -159,12 +163,15 @@ def draw_scenes(
     for (_, subject), share in zip(flat, pick.tolist(), strict=True):
         candidates = (glyph_digit == subject.digit).nonzero()[:, 0]
         chosen.append(candidates[int(share * len(candidates))])
-    cover = place(ink[torch.stack(chosen).to(device)], centres.to(device) * draw_size / CANVAS, draw_size)  # m t h w
+    ink, centres_drawn = ink[torch.stack(chosen).to(device)], centres.to(device) * draw_size / CANVAS
+    cover, paint = (ink, ink) if not style else styled(ink, style, draw_size / CANVAS)
+    cover = place(cover, centres_drawn, draw_size)  # m t h w
+    paint = place(paint, centres_drawn, draw_size) if style else cover
     colour = torch.tensor([COLOURS[subject.colour] for _, subject in flat], device=device)
     video = torch.zeros(len(asked), frames, 3, draw_size, draw_size, device=device)
     for i in reversed(range(len(flat))):  # the first object is drawn last: it is in front
-        alpha = cover[i, :, None]  # t 1 h w
-        video[flat[i][0]].lerp_(colour[i, :, None, None], alpha)
+        scene = video[flat[i][0]]
+        scene.mul_(1 - cover[i, :, None]).add_(paint[i, :, None] * colour[i, :, None, None])  # t c h w
     video = avg_pool2d(video.flatten(0, 1), draw_size // size).unflatten(0, (len(asked), frames))
 
     objects: list[list[ObjectTruth]] = [[] for _ in asked]

@@ -7,6 +7,7 @@
 from seed + i alone, so it is the same whatever else the call makes.
 """
 
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from minilumiere.conditioning import given_pixels, outside_region, shrink
 from minilumiere.config import Scale, get_scale, smoke
-from minilumiere.diffusion import Denoiser, guided, sample
+from minilumiere.diffusion import Denoiser, add_noise, guided, log_snr_at, sample
 from minilumiere.models import trained
 from minilumiere.stunet import STUNet
+from minilumiere.styles import DEFAULT_ALPHA, DEFAULT_STRENGTH, check_style
+from minilumiere.stylize import interpolate_weights
 from minilumiere.superres import super_resolve
 from minilumiere.text import null_tokens, tokenise
 from minilumiere.unet import UNet
@@ -113,6 +116,48 @@ class Pipeline:
         mask = outside_region(region, frames)
         return self.inpaint(image.unsqueeze(-4).expand(*mask.shape[:-3], 3, -1, -1), mask, caption, seed, **options)
 
+    def in_style(self, style: str, alpha: float | None = None) -> "Pipeline":
+        """The same pipeline with styled spatial weights: α of the style, 1 - α of the original (default: the style's own α).
+
+        Raises `ValueError` for an unknown style or an α outside [0, 1].
+        """
+        alpha = DEFAULT_ALPHA[check_style(style)] if alpha is None else alpha
+        original, styled = self.t2i.state_dict(), trained(f"style-{style}", self.scale).to(self.device).state_dict()
+        base = deepcopy(self.base)
+        base.t2i.load_state_dict(interpolate_weights(original, styled, alpha))
+        return Pipeline(self.scale, base, self.ssr, self.device)
+
+    def stylize(
+        self, caption: str | list[str], style: str, alpha: float | None = None, seed: int = 0, **options
+    ) -> Float[Tensor, "*n t 3 h w"]:
+        """A clip of a caption in a style; see `in_style`, and `generate` for the `options`."""
+        return self.in_style(style, alpha).generate(caption, seed, **options)
+
+    def restyle(
+        self,
+        video: Tensor,
+        caption: str | list[str],
+        style: str,
+        strength: float = DEFAULT_STRENGTH,
+        alpha: float | None = None,
+        seed: int = 0,
+        **options,
+    ) -> Float[Tensor, "*n t 3 h w"]:
+        """Draw a clip (T, 3, H, W) in [0, 1] of output or base size anew in a style, with its motion (SDEdit).
+
+        Noise is added up to diffusion time `strength` in (0, 1], and taken away with the styled weights: the weaker, the
+        more of the clip stays. `alpha`, `options`: as of `stylize`. With a list of N captions: (N, T, 3, H, W).
+        """
+        check_number(strength, "strength", 0.01, 1)
+        tokens = self._tokens([caption] if isinstance(caption, str) else caption)
+        many = () if isinstance(caption, str) else (len(caption),)
+        video = check_video(video, "video", (*many, None, 3, *self._sides(video)))
+        self.base.check_frames(video.shape[-4])
+        video = (video if many else video[None]).transpose(1, 2)
+        nothing = torch.zeros_like(video[:, :1])
+        result = self.in_style(style, alpha)._complete(video, nothing, tokens, seed, start=strength, **options)
+        return result if many else result[0]
+
     @torch.no_grad()
     def generate_image(
         self, caption: str | list[str], seed: int = 0, *, steps: int | None = None, guidance: float | None = None
@@ -142,16 +187,23 @@ class Pipeline:
         guidance: float | None = None,
         super_resolution: bool = True,
         progress: bool = False,
+        start: float = 1.0,
         copy_known: bool = True,
     ) -> Float[Tensor, "n t 3 H W"]:
-        """Generate what the mask does not give of videos in [0, 1] of base or output size. Text-to-video gives nothing."""
+        """Generate what the mask does not give of videos in [0, 1] of base or output size. Text-to-video gives nothing.
+
+        From noise, or from what noise leaves of the videos at diffusion time `start`.
+        """
         video, mask = video.to(self.device), mask.to(self.device)
         known, where = shrink(video * 2 - 1, mask, self.scale.size)
         given = given_pixels(known, where) if where.any() else None
         denoise = self._denoiser(self.base, tokens, guidance, given=given)
         noisy = self._noise(known.shape[1:], len(tokens), seed)
+        if start < 1:
+            level = log_snr_at(torch.full((len(tokens),), start), self.scale.video_shift)
+            noisy = add_noise(known, noisy, level.to(self.device))
         steps, shift = self._steps(steps), self.scale.video_shift
-        result = sample(denoise, noisy, steps=steps, shift=shift, progress="base" if progress else "")
+        result = sample(denoise, noisy, steps=steps, shift=shift, start=start, progress="base" if progress else "")
         if copy_known:
             result = torch.where(where == 1, known, result)
         if super_resolution:

@@ -1,6 +1,7 @@
 """What each training stage trains: its net, its data, its loss. The loop over them is `train`.
 
     t2i ──► base ──► conditioned     the text-to-image model; temporal layers on top of it; these with given pixels
+      └───► style-*                  the text-to-image model in another style
     ssr-image ──► ssr                the first two for super-resolution
     judge                            the digit classifier that evaluation reads videos with
 
@@ -16,9 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minilumiere.captions import format_caption
+from minilumiere.captions import COLOURS, MOTIONS, Subject, format_caption
 from minilumiere.conditioning import given_pixels, random_masks
-from minilumiere.config import Scale
+from minilumiere.config import STYLES, Scale
 from minilumiere.diffusion import (
     add_noise,
     alpha_sigma,
@@ -40,6 +41,9 @@ FIRST = 0.05  # share of the steps that a curriculum begins with
 STABLE_BELOW = -6.5  # log-SNR below which training targets of videos are averaged
 STABLE_SCENES = 16  # over so many scenes
 BARE = 0.1  # share of video captions that leave motion and speed open
+PRACTISED = (*MOTIONS, *(motion for motion in MOTIONS if "circling" in motion))  # the hardest motions twice as often
+STYLE_DIGITS = (0, 2, 3, 5, 7)  # that a style is learnt from
+STYLED = 0.3  # share of super-resolution's training clips that are drawn in some style
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,28 @@ def diffusion_loss(model: nn.Module, batch: Batch) -> Tensor:
     return F.mse_loss(model(batch["noisy"], batch["log_snr"], batch["tokens"], **given).float(), batch["v"])
 
 
+def draw_styled_images(scale: Scale, n: int, generator: torch.Generator, device: str, style: str) -> Batch:
+    """A style is learnt from 35 images: each colour of each of the `STYLE_DIGITS`. They are moved about, and noisy."""
+    asked = [(Subject(colour, digit),) for colour in COLOURS for digit in STYLE_DIGITS]
+    chosen = torch.randint(len(asked), (n,), generator=generator).tolist()
+    always = torch.Generator().manual_seed(0)  # the same images at every step
+    images, _ = draw_scenes(
+        asked, always, scale.frames, scale.size, scale.output_size, "train", device=device, still=True, style=style
+    )
+    moved = torch.stack([somewhere_else(images[i, 0], generator) for i in chosen])
+    return with_noise(moved, [asked[i] for i in chosen], scale.image_shift, generator)
+
+
+def somewhere_else(image: Tensor, generator: torch.Generator) -> Tensor:
+    """What is drawn on black (c, h, w), moved to any place where all of it can be seen."""
+    ink = image.amax(0) > 0.02
+    shifts = []
+    for axis, length in ((1, image.shape[1]), (0, image.shape[2])):
+        where = ink.any(axis).nonzero()[:, 0]
+        shifts.append(int(torch.randint(-int(where[0]), length - int(where[-1]), (), generator=generator)))
+    return image.roll(shifts, (1, 2))
+
+
 def draw_videos(
     scale: Scale,
     n: int,
@@ -106,7 +132,7 @@ def draw_videos(
     masked: bool = False,
 ) -> Batch:
     """Captioned clips with noise, for the base STUNet; some of their pixels given if `masked`. No `UNSEEN_PAIRS` occur."""
-    asked = [random_subjects(generator, two=two, unseen=False, bare=BARE) for _ in range(n)]
+    asked = [random_subjects(generator, two=two, unseen=False, bare=BARE, motions=PRACTISED) for _ in range(n)]
 
     def draw(subjects: list, size: int) -> Tensor:
         videos, _ = draw_scenes(subjects, generator, scale.frames, scale.size, size, "train", device=device)
@@ -141,7 +167,8 @@ def draw_enlarged_images(scale: Scale, n: int, generator: torch.Generator, devic
     """Frames at output size with noise, beside their noisy low resolution, for the image SSR net."""
     asked = [random_subjects(generator, bare=0.5) for _ in range(n)]
     size = scale.output_size
-    images, _ = draw_scenes(asked, generator, scale.frames, size, size, "train", device=device, still=True)
+    style = some_style(generator)
+    images, _ = draw_scenes(asked, generator, scale.frames, size, size, "train", device=device, still=True, style=style)
     return with_condition(images[:, 0], asked, scale, generator)
 
 
@@ -149,8 +176,14 @@ def draw_enlarged_windows(scale: Scale, n: int, generator: torch.Generator, devi
     """The same for clips of one window, for the inflated SSR net."""
     asked = [random_subjects(generator, unseen=False) for _ in range(n)]
     size = scale.output_size
-    videos, _ = draw_scenes(asked, generator, scale.window, size, size, "train", device=device)
+    videos, _ = draw_scenes(asked, generator, scale.window, size, size, "train", device=device, style=some_style(generator))
     return with_condition(videos.transpose(1, 2), asked, scale, generator)
+
+
+def some_style(generator: torch.Generator) -> str:
+    """A style for one batch, most often none."""
+    style = STYLES[int(torch.randint(len(STYLES), (), generator=generator))]
+    return style if float(torch.rand((), generator=generator)) < STYLED else ""
 
 
 def with_condition(clean: Tensor, asked: list, scale: Scale, generator: torch.Generator) -> Batch:
@@ -191,6 +224,18 @@ def digit_loss(model: nn.Module, batch: Batch) -> Tensor:
 draw_hidden_videos = partial(draw_videos, two=0.0, shift=-12.0)
 
 
+def style_stage(style: str) -> Stage:
+    """Fine-tuning of the text-to-image model on a handful of images in a style."""
+    return Stage(
+        build=partial(build, f"style-{style}"),
+        draw=partial(draw_styled_images, style=style),
+        loss=diffusion_loss,
+        steps={"tiny": 1200, "full": 1200},
+        batch={"tiny": 16, "full": 64},
+        rate=1e-3,
+    )
+
+
 RECIPES: dict[str, Stage] = {
     "judge": Stage(
         build=partial(build, "judge"),
@@ -219,12 +264,13 @@ RECIPES: dict[str, Stage] = {
     ),
     "conditioned": Stage(
         build=partial(build, "conditioned"),
-        draw=partial(draw_videos, masked=True),
+        draw=partial(draw_videos, two=0.35, masked=True),
         loss=diffusion_loss,
         steps={"tiny": 5000, "full": 4000},
         batch={"tiny": 8, "full": 16},
         rate=1e-3,
     ),
+    **{f"style-{style}": style_stage(style) for style in STYLES},
     "ssr-image": Stage(
         build=partial(build, "ssr-image"),
         draw=draw_enlarged_images,

@@ -2,10 +2,10 @@
 
     t2i.safetensors        all of the text-to-image net        base.safetensors    the temporal layers on top of it
     ssr-image.safetensors  all of the image SSR net            ssr.safetensors     the temporal layers on top of it
-    judge.safetensors      the digit classifier
+    style-*.safetensors    differences from t2i                judge.safetensors   the digit classifier
 
 `base` is trained by the stage of that name, then by `conditioned`, which teaches it to take given pixels. A file of
-temporal layers names the image weights it was trained on, by checksum; on others it is refused.
+temporal layers, or of a style, names the image weights it was trained on, by checksum; on others it is refused.
 """
 
 import json
@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 
 from minilumiere.checkpoint import Tensors, file_sha256, read_checkpoint, write_atomically, write_checkpoint
-from minilumiere.config import DATA, Scale, architecture
+from minilumiere.config import DATA, STYLES, Scale, architecture
 
 WEIGHTS = DATA / "weights"
-BUILT_ON = {"base": "t2i", "conditioned": "t2i", "ssr": "ssr-image"}
+BUILT_ON = {"base": "t2i", "conditioned": "t2i", "ssr": "ssr-image"} | {f"style-{style}": "t2i" for style in STYLES}
 SHIPPED_AS = {"conditioned": "base"}  # fine-tuning that begins with the weights of another stage, and takes their place
 
 

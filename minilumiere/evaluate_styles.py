@@ -1,0 +1,112 @@
+"""Measure styles: what the interpolation of weights and SDEdit do to a clip's look, motion and digit.
+
+The style score is a small probe: four statistics of how a clip is drawn, projected on the line between the means of plain
+and of styled drawings (Fisher's discriminant). Our choice; the paper shows examples.
+"""
+
+from functools import cache
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from minilumiere.captions import parse_caption
+from minilumiere.config import STYLES
+from minilumiere.evaluate import EVALUATION_SEED, batches, evaluation_captions, real_clips
+from minilumiere.evaluate_tasks import mean, path_error
+from minilumiere.judge import assess
+from minilumiere.moving_digits import draw_scenes
+from minilumiere.pipeline import Pipeline
+from minilumiere.styles import DEFAULT_ALPHA, DEFAULT_STRENGTH
+
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+def style_features(video: Float[Tensor, "t 3 h w"]) -> Float[Tensor, " 4"]:
+    """How much is drawn, how bright it is, how much of it is edge, how fine: all but the first per unit of ink.
+
+    What is darker than a tenth is not seen: a generated clip's black is not quite black.
+    """
+    ink = (video.amax(1) - 0.1).clamp(min=0)  # t h w
+    total = ink.mean().clamp(min=1e-4)
+    across, down = ink.diff(dim=2).abs().mean(), ink.diff(dim=1).abs().mean()
+    bend = ink.diff(n=2, dim=2).abs().mean() + ink.diff(n=2, dim=1).abs().mean()
+    return torch.stack([total, ink.square().mean() / total, (across + down) / total, bend / total]).log()
+
+
+@cache
+def style_probe(style: str, size: int, output_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Means of the features of plain and of styled drawings, and Fisher's discriminant between them."""
+    captions = evaluation_captions(128, 1, 99)
+    features = []
+    for drawn in ("", style):
+        generator = torch.Generator().manual_seed(EVALUATION_SEED + 99)
+        subjects = [parse_caption(caption) for caption in captions]
+        clips, _ = draw_scenes(subjects, generator, 4, size, output_size, "train", style=drawn)
+        features.append(torch.stack([style_features(clip) for clip in clips]))
+    plain, styled = (part.mean(0) for part in features)
+    spread = torch.cat([features[0] - plain, features[1] - styled])
+    covariance = spread.T @ spread / len(spread) + 1e-4 * torch.eye(4)
+    return plain, styled, torch.linalg.solve(covariance, styled - plain)
+
+
+def style_score(video: Float[Tensor, "t 3 h w"], style: str, output_size: int) -> float:
+    """0: drawn as the plain digits are on average; 1: as those in the style. Above a half it is nearer to the style."""
+    plain, styled, direction = style_probe(style, video.shape[-1], output_size)
+    return float((style_features(video) - plain) @ direction / ((styled - plain) @ direction))
+
+
+def judge_styled(pipe: Pipeline, clips: Tensor, captions: list[str], style: str) -> str:
+    """Mean style score, share of clips nearer to the style, shares of right motion and right digit, in columns."""
+    scores = torch.tensor([style_score(clip, style, pipe.scale.output_size) for clip in clips])
+    agrees = [assess(clip, caption)["agrees"] for clip, caption in zip(clips, captions, strict=True)]
+    shares = [float((scores > 0.5).float().mean()), *(mean(row[key] for row in agrees) for key in ("motion", "digit"))]
+    return f"{float(scores.clamp(-1, 2).mean()):>13.2f}" + "".join(f"{share:>9.1%}" for share in shares)
+
+
+def stylization(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[str]:
+    """For each style one line an α, over `few` captions; then the plain model and the shipped α, over all `samples`."""
+    captions = evaluation_captions(samples, 1, seed + 40)
+
+    def generate(styled: Pipeline, captions: list[str], what: str) -> Tensor:
+        return torch.cat([styled.generate(captions[i], EVALUATION_SEED + i.start).cpu() for i in batches(captions, what)])
+
+    plain = generate(pipe, captions, "plain")
+    lines = []
+    for style in STYLES:
+        lines.append(f"  {style:<10}{'alpha':>6}{'clips':>7}{'style score':>13}{'nearer':>9}{'motion':>9}{'digit':>9}")
+        for alpha, n in [(alpha, few) for alpha in ALPHAS] + [(0.0, samples), (DEFAULT_ALPHA[style], samples)]:
+            clips = plain[:n] if alpha == 0 else generate(pipe.in_style(style, alpha), captions[:n], f"{style} {alpha}")
+            lines.append(f"  {'':<10}{alpha:>6.2f}{n:>7}" + judge_styled(pipe, clips, captions[:n], style))
+    return lines
+
+
+def restyling(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[str]:
+    """SDEdit of real clips. For each style one line a strength, over `few`; then the default one, over all `samples`."""
+    captions = evaluation_captions(samples, 1, seed + 50)
+    real = real_clips(pipe, captions, seed + 50)
+    lines = []
+    for style in STYLES:
+        columns = f"{'style score':>13}{'nearer':>9}{'motion':>9}{'digit':>9}{'path error':>12}"
+        lines.append(f"  {style:<10}{'strength':>9}{'clips':>7}{columns}")
+        for strength, n in [(strength, few) for strength in STRENGTHS] + [(DEFAULT_STRENGTH, samples)]:
+            clips = []
+            for i in batches(captions[:n], f"{style} {strength}"):
+                options = {"strength": strength, "seed": EVALUATION_SEED + i.start}
+                clips.append(pipe.restyle(real[i][: n - i.start], captions[:n][i], style, **options).cpu())
+            clips = torch.cat(clips)
+            error = path_error(clips, real[:n], captions[:n])
+            lines.append(
+                f"  {'':<10}{strength:>9.2f}{n:>7}" + judge_styled(pipe, clips, captions[:n], style) + f"{error:>12.2f}"
+            )
+    return lines
+
+
+def evaluate_styles(pipe: Pipeline, samples: int = 128, seed: int = 0) -> str:
+    """Two tables. The sweeps over α and strength take an eighth of the samples for each value."""
+    few = max(1, samples // 8)
+    lines = [f"{pipe.scale.name}: styles, seed {seed}", "", "stylization by α; last, none and the shipped one"]
+    lines += [*stylization(pipe, samples, few, seed), ""]
+    lines += ["SDEdit of real clips by strength; last, the default; path error in units of 32"]
+    return "\n".join([*lines, *restyling(pipe, samples, few, seed)])
