@@ -20,7 +20,7 @@ from minilumiere.pipeline import Pipeline
 from minilumiere.styles import DEFAULT_ALPHA, DEFAULT_STRENGTH
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7)
+STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 def style_features(video: Float[Tensor, "t 3 h w"]) -> Float[Tensor, " 4"]:
@@ -104,8 +104,8 @@ def restyling(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[str
 
 
 def evaluate_styles(pipe: Pipeline, samples: int = 128, seed: int = 0) -> str:
-    """Two tables. The sweeps over α and strength take an eighth of the samples for each value."""
-    few = max(1, samples // 8)
+    """Two tables. The sweeps over α and strength take a quarter of the samples for each value."""
+    few = max(1, samples // 4)
     lines = [f"{pipe.scale.name}: styles, seed {seed}", "", "stylization by α; last, none and the shipped one"]
     lines += [*stylization(pipe, samples, few, seed), ""]
     lines += ["SDEdit of real clips by strength; last, the default; path error in units of 32"]

@@ -43,7 +43,7 @@ STABLE_SCENES = 16  # over so many scenes
 BARE = 0.1  # share of video captions that leave motion and speed open
 PRACTISED = (*MOTIONS, *(motion for motion in MOTIONS if "circling" in motion))  # the hardest motions twice as often
 STYLE_DIGITS = (0, 2, 3, 5, 7)  # that a style is learnt from
-STYLED = 0.3  # share of super-resolution's training clips that are drawn in some style
+STYLED = 0.4  # share of super-resolution's training clips that are drawn in some style
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ RECIPES: dict[str, Stage] = {
         build=partial(build, "conditioned"),
         draw=partial(draw_videos, two=0.35, masked=True),
         loss=diffusion_loss,
-        steps={"tiny": 5000, "full": 4000},
+        steps={"tiny": 11500, "full": 4000},
         batch={"tiny": 8, "full": 16},
         rate=1e-3,
     ),
@@ -283,7 +283,7 @@ RECIPES: dict[str, Stage] = {
         build=partial(build, "ssr"),
         draw=draw_enlarged_windows,
         loss=diffusion_loss,
-        steps={"tiny": 1000, "full": 4000},
+        steps={"tiny": 1200, "full": 4000},
         batch={"tiny": 4, "full": 8},
         rate=1e-3,
     ),

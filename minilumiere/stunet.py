@@ -42,7 +42,7 @@ class STUNet(nn.Module):
         self.halvings, self.temporal_factor = halvings, 2**halvings
         self.t2i = t2i
         # A text encoder trained on images unlearns words of motion (for ours, "left" and "right" end up a sixth as far
-        # apart as two digits), so the temporal layers have their own; Lumiere's T5 has seen all words in text.
+        # apart as two digits), so the temporal layers have their own.
         self.text = TextEncoder(text_width, config.text_layers)
         self.noise = NoiseEmbedding(config.noise_levels, text_width, embedding)
         self.clock = nn.Linear(6, embedding, bias=False) if whole else None

@@ -4,7 +4,7 @@
 
 The features are reached by cross-attention (which colour belongs to which digit), the summary joins the noise level in
 scaling and shifting every block. The encoder trains with the text-to-image model and is frozen afterwards, as
-Lumiere's pretrained T5 is. Our choice: T5 would be larger than everything else here together.
+all of Lumiere's text-to-image model is. Our choice: a pretrained T5, say, would be larger than everything else here together.
 """
 
 import torch
