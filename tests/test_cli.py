@@ -31,6 +31,9 @@ def test_generate_writes_the_clip_and_says_where(tmp_path, capsys):
         (["generate", "a red 3", "-o", "out.avi"], ".gif"),
         (["generate", "a red 3", "--steps", "1", "-o", "/dev/null/out.gif"], "/dev/null"),
         (["generate", "a red 3", "--device", "abacus"], "abacus"),
+        (["generate", "a red 3", "--style", "cubist"], "outline, dotted, neon"),
+        (["generate", "a red 3", "--style", "neon", "--alpha", "2"], "alpha"),
+        (["generate", "a red 3", "--alpha", "0.5"], "--style"),
         (["train", "everything"], "everything"),
         (["train", "t2i", "--batch", "-1"], "batch"),
         (["train", "t2i", "--steps", "-5"], "steps"),
@@ -60,6 +63,15 @@ def test_generate_from_an_image_begins_with_it(tmp_path):
         first = torch.tensor(np.asarray(clip.convert("RGB"))).permute(2, 0, 1) / 255
     assert (first - image[0]).abs().mean() < 0.02
     assert main([*arguments, "--image", str(tmp_path / "none.png")]) == 2
+
+
+def test_generate_in_a_style(tmp_path):
+    arguments = ["generate", "a red 3 moving right", "--steps", "2", "--no-super-resolution", "-o", str(tmp_path / "out.gif")]
+    clips = []
+    for more in (["--style", "neon", "--alpha", "0"], [], ["--style", "neon"]):
+        assert main([*arguments, *more]) == 0
+        clips.append((tmp_path / "out.gif").read_bytes())
+    assert clips[0] == clips[1] != clips[2]
 
 
 @pytest.mark.parametrize("command", ["generate", "train", "evaluate", "info"])
