@@ -10,14 +10,14 @@ import torch
 from train_driver import go, use_small
 
 from minilumiere.checkpoint import file_sha256, load_weights, read_checkpoint, write_checkpoint
-from minilumiere.config import SCALES, architecture
+from minilumiere.config import SCALES, STYLES, architecture
 from minilumiere.judge import DigitClassifier
 from minilumiere.models import build
 from minilumiere.pipeline import load
 from minilumiere.weights import BUILT_ON, SHIPPED_AS, WEIGHTS, read_manifest, read_shipped, ship, weights_path
 
 TINY = SCALES["tiny"]
-STAGES = {"t2i", "base", "ssr-image", "ssr", "judge"}
+STAGES = {"t2i", "base", "ssr-image", "ssr", "judge", *(f"style-{style}" for style in STYLES)}
 MEBIBYTE = 2**20
 
 
