@@ -58,8 +58,9 @@ def build_parser() -> Parser:
 
     evaluate = command("evaluate", run_evaluate, "Judge generated clips beside real ones.")
     evaluate.add_argument("--samples", type=int, default=128, help="one-object captions, or cases a task; default: 128")
-    evaluate.add_argument("--tasks", action="store_true", help="image-to-video, inpainting and cinemagraphs instead")
-    evaluate.add_argument("--styles", action="store_true", help="stylization and video-to-video instead")
+    instead = evaluate.add_mutually_exclusive_group()
+    instead.add_argument("--tasks", action="store_true", help="image-to-video, inpainting and cinemagraphs instead")
+    instead.add_argument("--styles", action="store_true", help="stylization and video-to-video instead")
 
     command("info", run_info, "Sizes and shipped weights of a scale.")
     return parser

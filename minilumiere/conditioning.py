@@ -16,7 +16,7 @@ does not disclose its masks: the mixture below is our choice. Built in notebook 
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -132,7 +132,12 @@ def changing_region(clip: Float[Tensor, "3 t h w"], margin: int = 1, threshold: 
     change = (clip - clip[:, :1]).abs().amax((0, 1)) > threshold  # h w
     region = torch.zeros(1, *change.shape)
     if change.any():
-        rows, columns = (change.any(axis).nonzero()[:, 0] for axis in (1, 0))
-        top, left = (max(int(places[0]) - margin, 0) for places in (rows, columns))
-        region[:, top : int(rows[-1]) + margin + 1, left : int(columns[-1]) + margin + 1] = 1
+        (top, bottom), (left, right) = extent(change)
+        region[:, max(top - margin, 0) : bottom + margin + 1, max(left - margin, 0) : right + margin + 1] = 1
     return region
+
+
+def extent(where: Bool[Tensor, "h w"]) -> list[tuple[int, int]]:
+    """First and last row, first and last column, of what is true somewhere."""
+    places = (where.any(axis).nonzero()[:, 0] for axis in (1, 0))
+    return [(int(place[0]), int(place[-1])) for place in places]

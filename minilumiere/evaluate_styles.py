@@ -91,15 +91,15 @@ def restyling(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[str
         columns = f"{'style score':>13}{'nearer':>9}{'motion':>9}{'digit':>9}{'path error':>12}"
         lines.append(f"  {style:<10}{'strength':>9}{'clips':>7}{columns}")
         for strength, n in [(strength, few) for strength in STRENGTHS] + [(DEFAULT_STRENGTH, samples)]:
-            clips = []
-            for i in batches(captions[:n], f"{style} {strength}"):
-                options = {"strength": strength, "seed": EVALUATION_SEED + i.start}
-                clips.append(pipe.restyle(real[i][: n - i.start], captions[:n][i], style, **options).cpu())
-            clips = torch.cat(clips)
-            error = path_error(clips, real[:n], captions[:n])
-            lines.append(
-                f"  {'':<10}{strength:>9.2f}{n:>7}" + judge_styled(pipe, clips, captions[:n], style) + f"{error:>12.2f}"
+            sources, asked = real[:n], captions[:n]
+            clips = torch.cat(
+                [
+                    pipe.restyle(sources[i], asked[i], style, strength, seed=EVALUATION_SEED + i.start).cpu()
+                    for i in batches(asked, f"{style} {strength}")
+                ]
             )
+            columns = judge_styled(pipe, clips, asked, style)
+            lines.append(f"  {'':<10}{strength:>9.2f}{n:>7}{columns}{path_error(clips, sources, asked):>12.2f}")
     return lines
 
 

@@ -1,7 +1,7 @@
 """The nets of a scale, by training stage: fresh, or with their shipped weights.
 
 judge: DigitClassifier    t2i, ssr-image: UNet    base, conditioned, ssr: STUNet, inflated from the shipped image net
-style-*: UNet, the shipped text-to-image net, its last level fresh from a style
+style-*: UNet, the shipped text-to-image net, of which the last level trains
 """
 
 from torch import nn

@@ -74,16 +74,12 @@ class Pipeline:
 
         Raises `ValueError` or `TypeError` for a bad video, mask, caption or option.
         """
-        captions = [caption] if isinstance(caption, str) else caption
-        tokens = self._tokens(captions)
-        many = () if isinstance(caption, str) else (len(captions),)
-        video = check_video(video, "video", (*many, None, 3, *self._sides(video)))
-        self.base.check_frames(video.shape[-4])
-        mask = check_mask(mask, "mask", (*video.shape[:-3], 1, *video.shape[-2:]))
-        if not many:
-            video, mask = video[None], mask[None]
+        tokens, video = self._known_clips(video, caption)
+        one = isinstance(caption, str)
+        mask = check_mask(mask, "mask", (*video.shape[one:-3], 1, *video.shape[-2:]))
+        mask = mask[None] if one else mask
         result = self._complete(video.transpose(1, 2), mask.transpose(1, 2), tokens, seed, **options)
-        return result if many else result[0]
+        return result[0] if one else result
 
     def image_to_video(
         self, image: Tensor | str | Path, caption: str | list[str], seed: int = 0, *, frames: int | None = None, **options
@@ -145,18 +141,15 @@ class Pipeline:
     ) -> Float[Tensor, "*n t 3 h w"]:
         """Draw a clip (T, 3, H, W) in [0, 1] of output or base size anew in a style, with its motion (SDEdit).
 
-        Noise is added up to diffusion time `strength` in (0, 1], and taken away with the styled weights: the weaker, the
+        Noise is added up to diffusion time `strength`, 0.01 to 1, and taken away with the styled weights: the weaker, the
         more of the clip stays. `alpha`, `options`: as of `stylize`. With a list of N captions: (N, T, 3, H, W).
         """
         check_number(strength, "strength", 0.01, 1)
-        tokens = self._tokens([caption] if isinstance(caption, str) else caption)
-        many = () if isinstance(caption, str) else (len(caption),)
-        video = check_video(video, "video", (*many, None, 3, *self._sides(video)))
-        self.base.check_frames(video.shape[-4])
-        video = (video if many else video[None]).transpose(1, 2)
+        tokens, video = self._known_clips(video, caption)
+        video = video.transpose(1, 2)
         nothing = torch.zeros_like(video[:, :1])
         result = self.in_style(style, alpha)._complete(video, nothing, tokens, seed, start=strength, **options)
-        return result if many else result[0]
+        return result[0] if isinstance(caption, str) else result
 
     @torch.no_grad()
     def generate_image(
@@ -243,6 +236,14 @@ class Pipeline:
         frames = self.scale.frames if frames is None else check_number(frames, "frames", 1, 10_000, int)
         self.base.check_frames(frames)
         return frames
+
+    def _known_clips(self, video: Tensor, caption: str | list[str]) -> tuple[Tensor, Float[Tensor, "n t 3 h w"]]:
+        """Tokens and clips, checked: one for each caption."""
+        one = isinstance(caption, str)
+        tokens = self._tokens([caption] if one else caption)
+        video = check_video(video, "video", (*(() if one else (len(tokens),)), None, 3, *self._sides(video)))
+        self.base.check_frames(video.shape[-4])
+        return tokens, video[None] if one else video
 
     def _sides(self, given) -> tuple[int, int]:
         """Height and width to ask of an image or a video: the base size if it has it, else the output size."""

@@ -11,14 +11,14 @@ be saved for a resumed run to continue bit for bit. Batch sizes, steps and learn
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilumiere.captions import COLOURS, MOTIONS, Subject, format_caption
-from minilumiere.conditioning import given_pixels, random_masks
+from minilumiere.conditioning import extent, given_pixels, random_masks
 from minilumiere.config import STYLES, Scale
 from minilumiere.diffusion import (
     add_noise,
@@ -102,23 +102,29 @@ def diffusion_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 def draw_styled_images(scale: Scale, n: int, generator: torch.Generator, device: str, style: str) -> Batch:
     """A style is learnt from 35 images: each colour of each of the `STYLE_DIGITS`. They are moved about, and noisy."""
-    asked = [(Subject(colour, digit),) for colour in COLOURS for digit in STYLE_DIGITS]
+    asked, images = style_images(scale, device, style)
     chosen = torch.randint(len(asked), (n,), generator=generator).tolist()
-    always = torch.Generator().manual_seed(0)  # the same images at every step
+    moved = torch.stack([somewhere_else(images[i], generator) for i in chosen])
+    return with_noise(moved, [asked[i] for i in chosen], scale.image_shift, generator)
+
+
+@cache
+def style_images(scale: Scale, device: str, style: str) -> tuple[list, Tensor]:
+    """What the images of a style show, and they themselves (n, 3, h, w): the same at every step."""
+    asked = [(Subject(colour, digit),) for colour in COLOURS for digit in STYLE_DIGITS]
+    always = torch.Generator().manual_seed(0)
     images, _ = draw_scenes(
         asked, always, scale.frames, scale.size, scale.output_size, "train", device=device, still=True, style=style
     )
-    moved = torch.stack([somewhere_else(images[i, 0], generator) for i in chosen])
-    return with_noise(moved, [asked[i] for i in chosen], scale.image_shift, generator)
+    return asked, images[:, 0]
 
 
 def somewhere_else(image: Tensor, generator: torch.Generator) -> Tensor:
     """What is drawn on black (c, h, w), moved to any place where all of it can be seen."""
-    ink = image.amax(0) > 0.02
-    shifts = []
-    for axis, length in ((1, image.shape[1]), (0, image.shape[2])):
-        where = ink.any(axis).nonzero()[:, 0]
-        shifts.append(int(torch.randint(-int(where[0]), length - int(where[-1]), (), generator=generator)))
+    shifts = [
+        int(torch.randint(-first, length - last, (), generator=generator))
+        for (first, last), length in zip(extent(image.amax(0) > 0.02), image.shape[1:], strict=True)
+    ]
     return image.roll(shifts, (1, 2))
 
 

@@ -34,7 +34,7 @@ def interpolate_weights(original: Tensors, style: Tensors, alpha: float) -> Tens
 def last_level(net: UNet) -> UNet:
     """Freeze all of a net but the last level of its decoder and its head: what is learnt with a style. Returns it."""
     net.requires_grad_(False)
-    block = net.up_blocks[0]  # but for its first norm, whose backward pass torch 2.13 gets wrong behind frozen layers on CPU
+    block = net.up_blocks[0]  # not its first norm: on CPU, torch 2.13 crashes in its backward pass behind frozen layers
     for part in (block.conv_in, block.modulation, block.conv_out, net.head):
         part.requires_grad_(True)
     return net

@@ -2,7 +2,7 @@
 
     t2i.safetensors        all of the text-to-image net        base.safetensors    the temporal layers on top of it
     ssr-image.safetensors  all of the image SSR net            ssr.safetensors     the temporal layers on top of it
-    style-*.safetensors    differences from t2i                judge.safetensors   the digit classifier
+    style-*.safetensors    a styled last level of t2i          judge.safetensors   the digit classifier
 
 `base` is trained by the stage of that name, then by `conditioned`, which teaches it to take given pixels. A file of
 temporal layers, or of a style, names the image weights it was trained on, by checksum; on others it is refused.
