@@ -97,33 +97,41 @@ def guided(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Den
     return denoise
 
 
-def sample(
+def schedule(steps: int, shift: float, start: float = 1.0) -> Float[Tensor, " steps+1"]:
+    """The log-SNR before the first of `steps` steps and after each: diffusion times from `start` (1 = pure noise) to 0."""
+    if steps < 1:
+        raise ValueError(f"sampling takes at least one step, got {steps}")
+    return log_snr_at(torch.linspace(start, 0, steps + 1, dtype=torch.float64), shift)
+
+
+def denoise_along(
     denoise: Denoiser,
     noisy: Float[Tensor, "b ..."],
+    levels: Float[Tensor, " steps+1"],
     *,
-    steps: int,
-    shift: float,
-    start: float = 1.0,
     eta: float = 0.0,
     generator: torch.Generator | None = None,
     clip: bool = True,
     progress: str = "",
-) -> Float[Tensor, "b ..."]:
-    """DDIM from `noisy`, which is at diffusion time `start` (1 = pure noise), to clean data in [-1, 1].
+) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
+    """DDIM from the first of the `levels` to the last: what is noisy then, and the last x̂ (`noisy` itself after no step).
 
     Pure: all randomness comes from `noisy` and, with `eta` > 0, from `generator`. `clip` keeps x̂ within [-1, 1] at
     every step. `progress` names a progress bar; none without.
     """
-    if steps < 1:
-        raise ValueError(f"sampling takes at least one step, got {steps}")
-    times = torch.linspace(start, 0, steps + 1, dtype=torch.float64)
-    levels = log_snr_at(times, shift).to(noisy.device)
-    batch = noisy.shape[0]
-    for now, after in tqdm(pairwise(levels), progress, steps, disable=not progress, leave=False):
+    batch, levels, clean = noisy.shape[0], levels.to(noisy.device), noisy
+    for now, after in tqdm(pairwise(levels), progress, len(levels) - 1, disable=not progress, leave=False):
         now, after = now.expand(batch), after.expand(batch)
         clean, _ = clean_and_noise(noisy, denoise(noisy, now), now)
         if clip:
             clean = clean.clamp(-1, 1)
         noise = torch.randn(noisy.shape, generator=generator).to(noisy) if eta > 0 else None
         noisy = ddim_step(noisy, clean, now, after, eta, noise)
-    return clean
+    return noisy, clean
+
+
+def sample(
+    denoise: Denoiser, noisy: Float[Tensor, "b ..."], *, steps: int, shift: float, start: float = 1.0, **options
+) -> Float[Tensor, "b ..."]:
+    """Clean data from `noisy`, which is at diffusion time `start` (1 = pure noise). `options`: see `denoise_along`."""
+    return denoise_along(denoise, noisy, schedule(steps, shift, start), **options)[1]

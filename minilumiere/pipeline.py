@@ -15,9 +15,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from minilumiere.captions import parse_caption
+from minilumiere.composition import sample_apart, take_apart
 from minilumiere.conditioning import given_pixels, outside_region, shrink
 from minilumiere.config import Scale, get_scale, smoke
-from minilumiere.diffusion import Denoiser, add_noise, guided, log_snr_at, sample
+from minilumiere.diffusion import Denoiser, add_noise, denoise_along, guided, sample, schedule
 from minilumiere.models import trained
 from minilumiere.stunet import STUNet
 from minilumiere.styles import DEFAULT_ALPHA, DEFAULT_STRENGTH, check_style
@@ -57,10 +59,9 @@ class Pipeline:
         """
         options = {"steps": steps, "guidance": guidance, "super_resolution": super_resolution, "progress": progress}
         frames, size = self._frames(frames), self.scale.size
-        captions = [caption] if isinstance(caption, str) else caption
-        tokens = self._tokens(captions)
-        nothing = torch.zeros(len(tokens), 4, frames, size, size)
-        video = self._complete(nothing[:, :3], nothing[:, 3:], tokens, seed, **options)
+        captions = self._captions(caption)
+        nothing = torch.zeros(len(captions), 4, frames, size, size)
+        video = self._complete(nothing[:, :3], nothing[:, 3:], captions, seed, **options)
         return video[0] if isinstance(caption, str) else video
 
     def inpaint(self, video: Tensor, mask: Tensor, caption: str | list[str], seed: int = 0, **options) -> Tensor:
@@ -74,11 +75,11 @@ class Pipeline:
 
         Raises `ValueError` or `TypeError` for a bad video, mask, caption or option.
         """
-        tokens, video = self._known_clips(video, caption)
+        captions, video = self._known_clips(video, caption)
         one = isinstance(caption, str)
         mask = check_mask(mask, "mask", (*video.shape[one:-3], 1, *video.shape[-2:]))
         mask = mask[None] if one else mask
-        result = self._complete(video.transpose(1, 2), mask.transpose(1, 2), tokens, seed, **options)
+        result = self._complete(video.transpose(1, 2), mask.transpose(1, 2), captions, seed, **options)
         return result[0] if one else result
 
     def image_to_video(
@@ -145,10 +146,10 @@ class Pipeline:
         more of the clip stays. `alpha`, `options`: as of `stylize`. With a list of N captions: (N, T, 3, H, W).
         """
         check_number(strength, "strength", 0.01, 1)
-        tokens, video = self._known_clips(video, caption)
+        captions, video = self._known_clips(video, caption)
         video = video.transpose(1, 2)
         nothing = torch.zeros_like(video[:, :1])
-        result = self.in_style(style, alpha)._complete(video, nothing, tokens, seed, start=strength, **options)
+        result = self.in_style(style, alpha)._complete(video, nothing, captions, seed, start=strength, **options)
         return result[0] if isinstance(caption, str) else result
 
     @torch.no_grad()
@@ -156,8 +157,7 @@ class Pipeline:
         self, caption: str | list[str], seed: int = 0, *, steps: int | None = None, guidance: float | None = None
     ) -> Float[Tensor, "*n 3 h w"]:
         """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
-        captions = [caption] if isinstance(caption, str) else caption
-        tokens, shape = self._tokens(captions), (3, self.scale.size, self.scale.size)
+        tokens, shape = tokenise(self._captions(caption)).to(self.device), (3, self.scale.size, self.scale.size)
         noise, shift = self._noise(shape, len(tokens), seed), self.scale.image_shift
         image = _to_unit(sample(self._denoiser(self.t2i, tokens, guidance), noise, steps=self._steps(steps), shift=shift))
         return image[0] if isinstance(caption, str) else image
@@ -167,14 +167,14 @@ class Pipeline:
         size = self.scale.size
         video = check_video(video, "video", (None, 3, size, size))
         low = (video.to(self.device) * 2 - 1).transpose(0, 1)[None]
-        return _to_unit(self._enlarge(low, self._tokens([caption]), seed))[0].transpose(0, 1)
+        return _to_unit(self._enlarge(low, tokenise([caption]).to(self.device), seed))[0].transpose(0, 1)
 
     @torch.no_grad()
     def _complete(
         self,
         video: Float[Tensor, "n 3 t H W"],
         mask: Float[Tensor, "n 1 t H W"],
-        tokens: Tensor,
+        captions: list[str],
         seed: int,
         steps: int | None = None,
         guidance: float | None = None,
@@ -185,18 +185,24 @@ class Pipeline:
     ) -> Float[Tensor, "n t 3 H W"]:
         """Generate what the mask does not give of videos in [0, 1] of base or output size. Text-to-video gives nothing.
 
-        From noise, or from what noise leaves of the videos at diffusion time `start`.
+        From noise, or from what noise leaves of the videos at diffusion time `start`. Of clips that begin with nothing but
+        noise, two objects are sampled apart at first (see `composition`).
         """
-        video, mask = video.to(self.device), mask.to(self.device)
+        video, mask, tokens = video.to(self.device), mask.to(self.device), tokenise(captions).to(self.device)
         known, where = shrink(video * 2 - 1, mask, self.scale.size)
         given = given_pixels(known, where) if where.any() else None
         denoise = self._denoiser(self.base, tokens, guidance, given=given)
         noisy = self._noise(known.shape[1:], len(tokens), seed)
+        levels, bar = schedule(self._steps(steps), self.scale.video_shift, start), "base" if progress else ""
         if start < 1:
-            level = log_snr_at(torch.full((len(tokens),), start), self.scale.video_shift)
-            noisy = add_noise(known, noisy, level.to(self.device))
-        steps, shift = self._steps(steps), self.scale.video_shift
-        result = sample(denoise, noisy, steps=steps, shift=shift, start=start, progress="base" if progress else "")
+            noisy = add_noise(known, noisy, levels[:1].to(self.device))
+        parts, owner = take_apart(captions, [start == 1 and not place.any() for place in where])
+        if len(parts) == len(captions):
+            result = denoise_along(denoise, noisy, levels, progress=bar)[1]
+        else:
+            words = tokenise(parts).to(self.device)
+            each = self._denoiser(self.base, words, guidance, given=None if given is None else given[owner])
+            result = sample_apart(each, denoise, noisy, owner, levels, bar)
         if copy_known:
             result = torch.where(where == 1, known, result)
         if super_resolution:
@@ -237,23 +243,26 @@ class Pipeline:
         self.base.check_frames(frames)
         return frames
 
-    def _known_clips(self, video: Tensor, caption: str | list[str]) -> tuple[Tensor, Float[Tensor, "n t 3 h w"]]:
-        """Tokens and clips, checked: one for each caption."""
-        one = isinstance(caption, str)
-        tokens = self._tokens([caption] if one else caption)
-        video = check_video(video, "video", (*(() if one else (len(tokens),)), None, 3, *self._sides(video)))
+    def _known_clips(self, video: Tensor, caption: str | list[str]) -> tuple[list[str], Float[Tensor, "n t 3 h w"]]:
+        """Captions and clips, checked: one for each caption."""
+        one, captions = isinstance(caption, str), self._captions(caption)
+        video = check_video(video, "video", (*(() if one else (len(captions),)), None, 3, *self._sides(video)))
         self.base.check_frames(video.shape[-4])
-        return tokens, video[None] if one else video
+        return captions, video[None] if one else video
 
     def _sides(self, given) -> tuple[int, int]:
         """Height and width to ask of an image or a video: the base size if it has it, else the output size."""
         small = (self.scale.size, self.scale.size)
         return small if isinstance(given, Tensor) and given.shape[-2:] == small else (self.scale.output_size,) * 2
 
-    def _tokens(self, captions: list[str]) -> Tensor:
+    def _captions(self, caption: str | list[str]) -> list[str]:
+        """A list of captions, checked."""
+        captions = [caption] if isinstance(caption, str) else caption
         if not isinstance(captions, list | tuple) or not captions:
             raise TypeError(f"give a caption or a list of captions, not {captions!r}")
-        return tokenise(list(captions)).to(self.device)
+        for each in captions:
+            parse_caption(each)
+        return list(captions)
 
 
 def load(scale: str = "tiny", device: str | torch.device | None = None) -> Pipeline:
