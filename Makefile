@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-.PHONY: demo test unit lint notebooks test-browser lab clean
+.PHONY: demo test unit lint notebooks test-browser lab badges clean
 
 demo: .venv/demo                ## generate one clip
 	$(BIN)/minilumiere generate "a red 3 moving right" --scale tiny --seed 0 -o demo.gif
@@ -26,6 +26,9 @@ test-browser: .venv/browser     ## run notebooks in JupyterLab in a headless bro
 
 lab: .venv/test                 ## open the notebooks
 	$(BIN)/jupyter lab notebooks
+
+badges:                         ## make badges REPOSITORY=owner/name: links that open the notebooks in Colab and Binder
+	$(PYTHON) notebooks/badges.py $(REPOSITORY)
 
 .venv/demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -59,23 +59,24 @@ def image_to_video(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
 
 
 def inpainting(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
-    """Half the frame is hidden, or a box of half its side that moves. Of the object, a part must be hidden and a part known."""
+    """Half the frame is hidden, or a box of half its side that moves. Of the object, a part must be hidden and a part known.
+
+    PSNR asks for the mean of all that could be hidden, not for one case of it: the squared error of a perfect sample is
+    twice that of the mean (Blau and Michaeli 2018), 3 dB. So the net's mean, x̂ after a single step, is measured too.
+    """
     rows = []
     for kind in ("half", "moving box"):
         captions, real, masks = hidden_cases(pipe, max(1, samples // 2), kind, seed + 20)
-        clips = []
+        clips, means = [], []
         for part in batches(captions, f"inpainting, {kind}"):
             options = {"seed": EVALUATION_SEED + part.start}
             clips.append(pipe.inpaint(real[part], masks[part], captions[part], **options).cpu())
-        clips, known = torch.cat(clips), masks.bool().expand_as(real)
-        fill = (real * masks).sum((1, 3, 4), keepdim=True) / masks.sum((1, 3, 4), keepdim=True)  # n 1 3 1 1, the mean known
-        gain = []
-        for clip, truth, hidden, colour in zip(clips, real, ~known, fill, strict=True):
-            error, of_mean = ((x - truth)[hidden].square().mean() for x in (clip, colour.expand_as(truth)))
-            gain.append(float(10 * torch.log10(of_mean / error)))
+            means.append(pipe.inpaint(real[part], masks[part], captions[part], **options, steps=1, guidance=1.0).cpu())
+        clips, means, known = torch.cat(clips), torch.cat(means), masks.bool().expand_as(real)
         rows += [
             (f"inpainting, {kind}", "largest difference on known pixels", float((clips - real)[known].abs().max())),
-            (f"inpainting, {kind}", "PSNR of the hidden, above filling with the mean (dB)", mean(gain)),
+            (f"inpainting, {kind}", "PSNR of the hidden, above filling with the mean (dB)", psnr_gain(clips, real, masks)),
+            (f"inpainting, {kind}", "the same of the net's mean, one step (dB)", psnr_gain(means, real, masks)),
             (
                 f"inpainting, {kind}",
                 "centre error in the hole (of 32)",
@@ -83,6 +84,16 @@ def inpainting(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
             ),
         ]
     return rows
+
+
+def psnr_gain(clips: Float[Tensor, "n t 3 h w"], real: Float[Tensor, "n t 3 h w"], masks: Float[Tensor, "n t 1 h w"]) -> float:
+    """How many dB nearer to the truth the hidden pixels are than the mean colour of the known ones; the mean of all clips."""
+    fill = (real * masks).sum((1, 3, 4), keepdim=True) / masks.sum((1, 3, 4), keepdim=True)  # n 1 3 1 1
+
+    def error(guess: Tensor) -> Float[Tensor, " n"]:
+        return ((guess - real).square() * (1 - masks)).flatten(1).sum(1)
+
+    return float(10 * torch.log10(error(fill) / error(clips)).mean())
 
 
 def hidden_frames(real: Float[Tensor, "n t 3 h w"], masks: Float[Tensor, "n t 1 h w"]) -> Tensor:

@@ -5,7 +5,15 @@ import torch
 
 import minilumiere as ml
 from minilumiere.evaluate import real_clips
-from minilumiere.evaluate_tasks import cinemagraph, evaluate_tasks, hidden_cases, hidden_frames, image_to_video, path_error
+from minilumiere.evaluate_tasks import (
+    cinemagraph,
+    evaluate_tasks,
+    hidden_cases,
+    hidden_frames,
+    image_to_video,
+    path_error,
+    psnr_gain,
+)
 from minilumiere.pipeline import Pipeline
 
 CAPTIONS = ["a red 3 moving right", "a blue 7 circling clockwise"]
@@ -40,6 +48,17 @@ def test_path_error_is_the_distance_of_centres_on_the_frames_asked_for(pipe):
     frames = torch.arange(16).expand(2, -1) >= 8
     assert path_error(later, real, CAPTIONS, frames) == pytest.approx(2, abs=0.05)
     assert path_error(later, real, CAPTIONS, ~frames) == 0
+
+
+def test_psnr_gain_is_measured_against_the_mean_of_the_known_and_in_the_hole_only():
+    real, masks = torch.zeros(1, 2, 3, 4, 4), torch.ones(1, 2, 1, 4, 4)
+    masks[..., 2:] = 0
+    real[..., 2:] = 0.5  # known: black; so the mean misses every hidden pixel by a half
+    guess = real.clone()
+    guess[..., 2:] = 0.45  # ten times nearer: 20 dB
+    guess[..., :2] = 1  # of no account
+    assert psnr_gain(guess, real, masks) == pytest.approx(20, abs=1e-3)
+    assert psnr_gain(torch.zeros_like(real), real, masks) == pytest.approx(0, abs=1e-3)
 
 
 def test_known_pixels_and_what_lies_outside_a_region_are_exact(pipe):
