@@ -61,6 +61,11 @@ class Scale:
     ssr_shift: float = -2.0
     steps: int = 25  # default sampling steps of the base model
     ssr_steps: int = 8
+    # How far the times of the steps are drawn towards the clean end (see `diffusion.schedule`). At 1, speckle is left on the
+    # black: frames of 32 generated clips of `tiny` differ from the next by 0.037, at 1.5 by 0.030 (real clips: 0.021). Real
+    # clips, shrunk and enlarged again: 30.7 dB at 1, 31.5 at 1.5, 32.2 at 2.
+    bend: float = 1.5
+    ssr_bend: float = 2.0
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
 
     @property

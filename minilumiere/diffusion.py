@@ -97,11 +97,15 @@ def guided(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Den
     return denoise
 
 
-def schedule(steps: int, shift: float, start: float = 1.0) -> Float[Tensor, " steps+1"]:
-    """The log-SNR before the first of `steps` steps and after each: diffusion times from `start` (1 = pure noise) to 0."""
+def schedule(steps: int, shift: float, start: float = 1.0, bend: float = 1.0) -> Float[Tensor, " steps+1"]:
+    """The log-SNR before the first of `steps` steps and after each: diffusion times from `start` (1 = pure noise) to 0.
+
+    Times are equally spaced for `bend` 1; the larger, the closer they lie near 0, where the last noise is taken away.
+    """
     if steps < 1:
         raise ValueError(f"sampling takes at least one step, got {steps}")
-    return log_snr_at(torch.linspace(start, 0, steps + 1, dtype=torch.float64), shift)
+    times = torch.linspace(start ** (1 / bend), 0, steps + 1, dtype=torch.float64) ** bend
+    return log_snr_at(times, shift)
 
 
 def denoise_along(
@@ -131,7 +135,14 @@ def denoise_along(
 
 
 def sample(
-    denoise: Denoiser, noisy: Float[Tensor, "b ..."], *, steps: int, shift: float, start: float = 1.0, **options
+    denoise: Denoiser,
+    noisy: Float[Tensor, "b ..."],
+    *,
+    steps: int,
+    shift: float,
+    start: float = 1.0,
+    bend: float = 1.0,
+    **options,
 ) -> Float[Tensor, "b ..."]:
-    """Clean data from `noisy`, which is at diffusion time `start` (1 = pure noise). `options`: see `denoise_along`."""
-    return denoise_along(denoise, noisy, schedule(steps, shift, start), **options)[1]
+    """Clean data from `noisy`, at diffusion time `start` (1 = pure noise). See `schedule`; `options` of `denoise_along`."""
+    return denoise_along(denoise, noisy, schedule(steps, shift, start, bend), **options)[1]

@@ -19,7 +19,7 @@ from minilumiere.captions import parse_caption
 from minilumiere.composition import sample_apart, take_apart
 from minilumiere.conditioning import given_pixels, outside_region, shrink
 from minilumiere.config import Scale, get_scale, smoke
-from minilumiere.diffusion import Denoiser, add_noise, denoise_along, guided, sample, schedule
+from minilumiere.diffusion import Denoiser, add_noise, denoise_along, guided, schedule
 from minilumiere.models import trained
 from minilumiere.stunet import STUNet
 from minilumiere.styles import DEFAULT_ALPHA, DEFAULT_STRENGTH, check_style
@@ -158,8 +158,9 @@ class Pipeline:
     ) -> Float[Tensor, "*n 3 h w"]:
         """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
         tokens, shape = tokenise(self._captions(caption)).to(self.device), (3, self.scale.size, self.scale.size)
-        noise, shift = self._noise(shape, len(tokens), seed), self.scale.image_shift
-        image = _to_unit(sample(self._denoiser(self.t2i, tokens, guidance), noise, steps=self._steps(steps), shift=shift))
+        denoise, noise = self._denoiser(self.t2i, tokens, guidance), self._noise(shape, len(tokens), seed)
+        levels = schedule(self._steps(steps), self.scale.image_shift, bend=self.scale.bend)
+        image = _to_unit(denoise_along(denoise, noise, levels)[1])
         return image[0] if isinstance(caption, str) else image
 
     def upscale(self, video: Float[Tensor, "t 3 h w"], caption: str, seed: int = 0) -> Float[Tensor, "t 3 H W"]:
@@ -193,7 +194,8 @@ class Pipeline:
         given = given_pixels(known, where) if where.any() else None
         denoise = self._denoiser(self.base, tokens, guidance, given=given)
         noisy = self._noise(known.shape[1:], len(tokens), seed)
-        levels, bar = schedule(self._steps(steps), self.scale.video_shift, start), "base" if progress else ""
+        levels = schedule(self._steps(steps), self.scale.video_shift, start, self.scale.bend)
+        bar = "base" if progress else ""
         if start < 1:
             noisy = add_noise(known, noisy, levels[:1].to(self.device))
         parts, owner = take_apart(captions, [start == 1 and not place.any() for place in where])

@@ -64,4 +64,5 @@ def super_resolve(
 
         return multidiffusion(denoise_windows, noisy, windows, windows_per_call)
 
-    return sample(denoise, noise, steps=steps or smoke(scale.ssr_steps), shift=scale.ssr_shift, progress=progress)  # clips x̂
+    options = {"steps": steps or smoke(scale.ssr_steps), "shift": scale.ssr_shift, "bend": scale.ssr_bend}
+    return sample(denoise, noise, **options, progress=progress)  # clips x̂

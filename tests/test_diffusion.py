@@ -16,6 +16,7 @@ from minilumiere.diffusion import (
     guided,
     log_snr_at,
     sample,
+    schedule,
     stratified_times,
     velocity,
 )
@@ -284,6 +285,19 @@ def test_the_net_is_asked_at_the_levels_of_the_schedule():
     sample(denoise, normal(3, 2), steps=4, shift=-1.0, start=0.8)
     expected = log_snr_at(torch.tensor([0.8, 0.6, 0.4, 0.2]), -1.0)
     torch.testing.assert_close(torch.stack(asked), expected[:, None].expand(4, 3))
+    asked.clear()
+    sample(denoise, normal(3, 2), steps=4, shift=-1.0, bend=2.0)
+    torch.testing.assert_close(torch.stack(asked), schedule(4, -1.0, bend=2.0)[:-1, None].expand(4, 3))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.floats(0.05, 1), st.floats(1, 2))
+def test_a_schedule_goes_from_its_start_to_clean_with_its_steps_denser_there_the_more_it_is_bent(steps, start, bend):
+    levels = schedule(steps, 0.0, start, bend)
+    assert len(levels) == steps + 1 and (levels.diff() > 0).all()
+    torch.testing.assert_close(levels[0], log_snr_at(torch.tensor(start), 0.0), atol=1e-3, rtol=1e-3)
+    assert levels[-1] == MAX_LOG_SNR
+    assert (levels >= schedule(steps, 0.0, start, 1.0) - 1e-4).all()
 
 
 def test_clipping_keeps_every_prediction_within_the_range():

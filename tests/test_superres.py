@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from minilumiere.config import SCALES
-from minilumiere.diffusion import add_noise, log_snr_at, sample
+from minilumiere.diffusion import add_noise, sample, schedule
 from minilumiere.multidiffusion import temporal_windows
 from minilumiere.stunet import STUNet
 from minilumiere.superres import AUGMENTATION, condition, super_resolve
@@ -83,7 +83,7 @@ def test_one_window_is_plain_sampling(net):
     def denoise(noisy, log_snr):
         return net(torch.cat([noisy, enlarged], dim=1), torch.stack([log_snr, level], dim=1), tokens)
 
-    expected = sample(denoise, noise, steps=3, shift=TINY.ssr_shift)
+    expected = sample(denoise, noise, steps=3, shift=TINY.ssr_shift, bend=TINY.ssr_bend)
     torch.testing.assert_close(super_resolve(net, low, tokens, TINY, noise, augmentation_noise), expected)
 
 
@@ -132,7 +132,7 @@ def test_net_is_told_both_noise_levels_and_each_clips_caption():
     low, tokens, noise, augmentation_noise = draw(frames=16)
     watched = Watched()
     super_resolve(watched, low, tokens, TINY, noise, augmentation_noise)
-    expected = log_snr_at(torch.linspace(1, 0, TINY.ssr_steps + 1, dtype=torch.float64), TINY.ssr_shift)
+    expected = schedule(TINY.ssr_steps, TINY.ssr_shift, bend=TINY.ssr_bend)
     for (_, levels, tokens), log_snr in zip(watched.calls, expected[:-1], strict=True):
         torch.testing.assert_close(levels, torch.stack([log_snr, torch.tensor(AUGMENTATION)]).expand(4, 2))
         assert torch.equal(tokens, TOKENS[[0, 1, 0, 1]])  # two windows of two clips
