@@ -97,15 +97,18 @@ def guided(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Den
     return denoise
 
 
-def schedule(steps: int, shift: float, start: float = 1.0, bend: float = 1.0) -> Float[Tensor, " steps+1"]:
+def schedule(steps: int, shift: float, start: float = 1.0, tail: int = 0) -> Float[Tensor, " steps+1"]:
     """The log-SNR before the first of `steps` steps and after each: diffusion times from `start` (1 = pure noise) to 0.
 
-    Times are equally spaced for `bend` 1; the larger, the closer they lie near 0, where the last noise is taken away.
+    Times are equally spaced, but for the last `tail` steps before 0, each of which halves the time: what noise is left at
+    the end cannot be taken away at once.
     """
     if steps < 1:
         raise ValueError(f"sampling takes at least one step, got {steps}")
-    times = torch.linspace(start ** (1 / bend), 0, steps + 1, dtype=torch.float64) ** bend
-    return log_snr_at(times, shift)
+    tail = min(tail, steps - 1)
+    times = torch.linspace(start, 0, steps - tail + 1, dtype=torch.float64)
+    halved = times[-2] / 2 ** torch.arange(1, tail + 1)
+    return log_snr_at(torch.cat([times[:-1], halved, times[-1:]]), shift)
 
 
 def denoise_along(
@@ -141,8 +144,8 @@ def sample(
     steps: int,
     shift: float,
     start: float = 1.0,
-    bend: float = 1.0,
+    tail: int = 0,
     **options,
 ) -> Float[Tensor, "b ..."]:
     """Clean data from `noisy`, at diffusion time `start` (1 = pure noise). See `schedule`; `options` of `denoise_along`."""
-    return denoise_along(denoise, noisy, schedule(steps, shift, start, bend), **options)[1]
+    return denoise_along(denoise, noisy, schedule(steps, shift, start, tail), **options)[1]

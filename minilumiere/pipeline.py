@@ -159,7 +159,7 @@ class Pipeline:
         """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
         tokens, shape = tokenise(self._captions(caption)).to(self.device), (3, self.scale.size, self.scale.size)
         denoise, noise = self._denoiser(self.t2i, tokens, guidance), self._noise(shape, len(tokens), seed)
-        levels = schedule(self._steps(steps), self.scale.image_shift, bend=self.scale.bend)
+        levels = schedule(self._steps(steps), self.scale.image_shift, tail=self.scale.tail)
         image = _to_unit(denoise_along(denoise, noise, levels)[1])
         return image[0] if isinstance(caption, str) else image
 
@@ -194,7 +194,7 @@ class Pipeline:
         given = given_pixels(known, where) if where.any() else None
         denoise = self._denoiser(self.base, tokens, guidance, given=given)
         noisy = self._noise(known.shape[1:], len(tokens), seed)
-        levels = schedule(self._steps(steps), self.scale.video_shift, start, self.scale.bend)
+        levels = schedule(self._steps(steps), self.scale.video_shift, start, self.scale.tail)
         bar = "base" if progress else ""
         if start < 1:
             noisy = add_noise(known, noisy, levels[:1].to(self.device))

@@ -1,5 +1,7 @@
 """Diffusion: the equations, diffusers as an oracle, and the sampler on data whose answer is known."""
 
+import math
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -286,18 +288,24 @@ def test_the_net_is_asked_at_the_levels_of_the_schedule():
     expected = log_snr_at(torch.tensor([0.8, 0.6, 0.4, 0.2]), -1.0)
     torch.testing.assert_close(torch.stack(asked), expected[:, None].expand(4, 3))
     asked.clear()
-    sample(denoise, normal(3, 2), steps=4, shift=-1.0, bend=2.0)
-    torch.testing.assert_close(torch.stack(asked), schedule(4, -1.0, bend=2.0)[:-1, None].expand(4, 3))
+    sample(denoise, normal(3, 2), steps=4, shift=-1.0, tail=2)
+    torch.testing.assert_close(torch.stack(asked), schedule(4, -1.0, tail=2)[:-1, None].expand(4, 3))
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(1, 40), st.floats(0.05, 1), st.floats(1, 2))
-def test_a_schedule_goes_from_its_start_to_clean_with_its_steps_denser_there_the_more_it_is_bent(steps, start, bend):
-    levels = schedule(steps, 0.0, start, bend)
-    assert len(levels) == steps + 1 and (levels.diff()[levels[:-1] < MAX_LOG_SNR] > 0).all()
+@given(st.integers(1, 25), st.floats(0.3, 0.99), st.integers(0, 3))  # where log-SNR is not clamped
+def test_a_schedule_goes_from_its_start_to_clean_in_equal_steps_and_then_in_halves(steps, start, tail):
+    levels = schedule(steps, 0.0, start, tail)
+    assert len(levels) == steps + 1 and (levels.diff() > 0).all() and schedule(steps, 0.0)[0] == -MAX_LOG_SNR
     torch.testing.assert_close(levels[0], log_snr_at(torch.tensor(start), 0.0), atol=1e-3, rtol=1e-3)
     assert levels[-1] == MAX_LOG_SNR
-    assert (levels >= schedule(steps, 0.0, start, 1.0) - 1e-4).all()
+    tail = min(tail, steps - 1)
+    times = torch.atan(torch.exp(-levels.double() / 2)) * 2 / math.pi  # the cosine schedule, the other way round
+    equal, halved = times[: steps - tail], times[steps - tail - 1 : -1]
+    torch.testing.assert_close(
+        equal.diff(), torch.full((steps - tail - 1,), -start / (steps - tail)).double(), atol=1e-4, rtol=1e-3
+    )
+    torch.testing.assert_close(halved[1:], halved[:-1] / 2, atol=1e-5, rtol=1e-3)
 
 
 def test_clipping_keeps_every_prediction_within_the_range():

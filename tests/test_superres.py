@@ -83,7 +83,7 @@ def test_one_window_is_plain_sampling(net):
     def denoise(noisy, log_snr):
         return net(torch.cat([noisy, enlarged], dim=1), torch.stack([log_snr, level], dim=1), tokens)
 
-    expected = sample(denoise, noise, steps=3, shift=TINY.ssr_shift, bend=TINY.ssr_bend)
+    expected = sample(denoise, noise, steps=3, shift=TINY.ssr_shift, tail=TINY.tail)
     torch.testing.assert_close(super_resolve(net, low, tokens, TINY, noise, augmentation_noise), expected)
 
 
@@ -132,7 +132,7 @@ def test_net_is_told_both_noise_levels_and_each_clips_caption():
     low, tokens, noise, augmentation_noise = draw(frames=16)
     watched = Watched()
     super_resolve(watched, low, tokens, TINY, noise, augmentation_noise)
-    expected = schedule(TINY.ssr_steps, TINY.ssr_shift, bend=TINY.ssr_bend)
+    expected = schedule(TINY.ssr_steps, TINY.ssr_shift, tail=TINY.tail)
     for (_, levels, tokens), log_snr in zip(watched.calls, expected[:-1], strict=True):
         torch.testing.assert_close(levels, torch.stack([log_snr, torch.tensor(AUGMENTATION)]).expand(4, 2))
         assert torch.equal(tokens, TOKENS[[0, 1, 0, 1]])  # two windows of two clips
