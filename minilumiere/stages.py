@@ -38,7 +38,6 @@ from minilumiere.text import null_tokens, tokenise
 Batch = dict[str, Tensor]
 NO_CAPTION = 0.1  # share of captions replaced by "no caption", for classifier-free guidance
 FIRST = 0.05  # share of the steps that a curriculum begins with
-PAIRS = 3.0  # log-SNR by which two objects are less noisy where none is given: stronger noise is taken away one at a time
 STABLE_BELOW = -6.5  # log-SNR below which training targets of videos are averaged
 STABLE_SCENES = 16  # over so many scenes
 BARE = 0.1  # share of video captions that leave motion and speed open
@@ -72,8 +71,8 @@ def draw_images(scale: Scale, n: int, generator: torch.Generator, device: str) -
     return with_noise(images[:, 0], asked, scale.image_shift, generator)
 
 
-def with_noise(clean: Tensor, asked: list, shift: float | Tensor, generator: torch.Generator) -> Batch:
-    """Add noise at stratified times to images or videos in [0, 1]; drop some captions. `shift`: of all, or of each (n,)."""
+def with_noise(clean: Tensor, asked: list, shift: float, generator: torch.Generator) -> Batch:
+    """Add noise at stratified times to images or videos in [0, 1]; drop some captions."""
     n, device = len(clean), clean.device
     tokens = tokenise([format_caption(subjects) for subjects in asked])
     dropped = torch.rand(n, generator=generator) < NO_CAPTION
@@ -146,13 +145,10 @@ def draw_videos(
         return videos.transpose(1, 2)
 
     clean = draw(asked, scale.output_size)
+    batch = with_noise(clean, asked, scale.video_shift if shift is None else shift, generator)
     masks = random_masks(clean, generator) if masked else torch.zeros_like(clean[:, :1])
-    nothing_given = masks.flatten(1).amax(1) == 0
-    shift = scale.video_shift if shift is None else shift
-    apart = torch.tensor([len(subjects) > 1 for subjects in asked]) & nothing_given.cpu()  # see `composition`
-    batch = with_noise(clean, asked, shift + PAIRS * apart, generator)
     batch["given"] = given_pixels(clean * 2 - 1, masks)
-    hidden = (batch["log_snr"] < STABLE_BELOW) & nothing_given
+    hidden = (batch["log_snr"] < STABLE_BELOW) & (masks.flatten(1).amax(1) == 0)
     return with_stable_targets(batch, hidden, asked, partial(draw, size=scale.size))  # noise hides how finely they are drawn
 
 
