@@ -1,6 +1,6 @@
 """Captions of two objects: each alone while noise hides where they are, then both together.
 
-    z₁ ── "a red 3 moving left" ──► x̂₁ ┐ the brighter
+    z₁ ── "a red 3 moving left" ──► x̂₁ ┐ the first in front
                                         ├────────────► x̂ + noise of both ── "a red 3 moving left and a blue 7 …" ──► clip
     z₂ ── "a blue 7 moving up"  ──► x̂₂ ┘
           log-SNR below TOGETHER                       log-SNR above
@@ -8,9 +8,9 @@
 Why: the net learns early which words move an object, and late which of two objects they belong to. Taken apart, a caption
 has nothing to confuse. What is left for the whole caption is what one object does to the other: which is in front.
 
-Measured with the shipped `tiny`: of 64 captions, both colours and motions are right in 64 %; with both together from the
-start it was 17 %. Of 32: 25 % when together from log-SNR -4 on, 53 % from -2 or -1 on, 69 % from -1 on with the noise of
-the second turned, too.
+Measured with the shipped `tiny`: of 64 captions, both colours and motions are right in 69 % (64 % with the brighter of the
+two at each pixel); with both together from the start it was 17 %. Of 32, brighter pixels: 25 % when together from log-SNR -4
+on, 53 % from -2 or -1 on, 69 % from -1 on with the noise of the second turned, too.
 
 After composable diffusion (Liu et al. 2022), which adds up predictions for one and the same noisy clip; there, both objects
 read the same noise and land in the same place. Our choice: the paper is silent. Only where no pixel is given.
@@ -67,13 +67,16 @@ def noise_of_parts(noise: Float[Tensor, "b ..."], owner: Int[Tensor, " m"]) -> F
 
 
 def put_together(
-    noisy: Float[Tensor, "m ..."], clean: Float[Tensor, "m ..."], owner: Int[Tensor, " m"], log_snr: Float[Tensor, ""]
+    noisy: Float[Tensor, "m c ..."], clean: Float[Tensor, "m c ..."], owner: Int[Tensor, " m"], log_snr: Float[Tensor, ""]
 ) -> Float[Tensor, "b ..."]:
-    """Noisy clips of their parts: at each pixel the brighter x̂ (scenes are drawn on black), and all noise, of variance 1."""
+    """Noisy clips of their parts: x̂ of the first in front of the second's, on black, and the noise of both, of variance 1."""
     alpha, sigma = alpha_sigma(log_snr.to(noisy), noisy)
-    noise = (noisy - alpha * clean) / sigma
+    noise, ink = (noisy - alpha * clean) / sigma, (clean + 1) / 2
     clips = []
     for clip in owner.unique():
         mine = owner == clip
-        clips.append(alpha[0] * clean[mine].amax(0) + sigma[0] * noise[mine].sum(0) / mine.sum().sqrt())
+        scene = torch.zeros_like(ink[0])
+        for part in ink[mine].flip(0):  # from the back
+            scene = part + (1 - part.amax(0, keepdim=True)) * scene  # what is bright covers
+        clips.append(alpha[0] * (2 * scene - 1) + sigma[0] * noise[mine].sum(0) / mine.sum().sqrt())
     return torch.stack(clips)

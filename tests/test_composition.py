@@ -32,6 +32,12 @@ def oracle(clean: torch.Tensor, asked: list | None = None):
     return denoise
 
 
+def in_front(parts: torch.Tensor) -> torch.Tensor:
+    """Of one or two parts in [-1, 1] (m c ...), the first in front."""
+    first, last = (parts[0] + 1) / 2, (parts[-1] + 1) / 2
+    return 2 * (first + (1 - first.amax(0)) * last) - 1 if len(parts) == 2 else parts[0]
+
+
 def test_captions_are_taken_apart_into_their_objects():
     captions = [PAIR, "a green 1", PAIR]
     parts, owner = take_apart(captions, [True, True, False])
@@ -54,7 +60,7 @@ def test_clips_of_one_part_pass_unchanged_and_noise_keeps_its_variance(counts, s
     clips = put_together(alpha * clean + sigma * parts, clean, owner, level)
     for number, count in enumerate(counts):
         mine = clean[owner == number]
-        rest = (clips[number] - alpha[0] * mine.amax(0)) / sigma[0]
+        rest = (clips[number] - alpha[0] * in_front(mine)) / sigma[0]
         if count == 1:
             torch.testing.assert_close(rest, noise[number], atol=2e-3, rtol=0)
         assert abs(float(rest.var()) - 1) < 0.15  # 3072 numbers, half of them apart: five standard deviations
@@ -67,25 +73,33 @@ def test_the_noise_of_the_second_object_is_the_first_s_upside_down():
     assert torch.equal(second[..., 0, 0], noise[0, ..., -1, -1]) and torch.equal(second[..., 1, 2], noise[0, ..., -2, -3])
 
 
+def test_what_is_bright_in_the_first_hides_the_second_and_what_is_black_does_not():
+    red, blue, black = torch.tensor([1.0, -1, -1]), torch.tensor([-1.0, -1, 1]), -torch.ones(3)
+    first, second = torch.stack([red, black, red])[..., None], torch.stack([blue, blue, black])[..., None]  # pixels c 1
+    clean = torch.stack([first, second]).transpose(1, 2)  # part c pixels 1
+    clips = put_together(clean, clean, torch.tensor([0, 0]), torch.tensor(15.0))
+    torch.testing.assert_close(clips[0, :, :, 0].mT, torch.stack([red, blue, red]), atol=1e-3, rtol=0)
+
+
 def test_apart_below_the_level_and_together_above():
     clean = torch.rand(2, 3, 2, 4, 4) * 2 - 1
     apart, together = [], []
-    whole = oracle(clean.amax(0, keepdim=True), together)
+    whole = oracle(in_front(clean)[None], together)
     result = sample_apart(oracle(clean, apart), whole, torch.randn(1, 3, 2, 4, 4), torch.tensor([0, 0]), LEVELS)
     assert apart + together == LEVELS[:-1].tolist()
     assert max(apart) < TOGETHER <= min(together)
-    torch.testing.assert_close(result, clean.amax(0, keepdim=True), atol=1e-3, rtol=0)
+    torch.testing.assert_close(result, in_front(clean)[None], atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_few_steps_are_shared_out(steps):
     clean = torch.rand(2, 3, 2, 4, 4) * 2 - 1
     apart, together = [], []
-    whole = oracle(clean.amax(0, keepdim=True), together)
+    whole = oracle(in_front(clean)[None], together)
     levels = schedule(steps, -5.0)
     result = sample_apart(oracle(clean, apart), whole, torch.randn(1, 3, 2, 4, 4), torch.tensor([0, 0]), levels)
     assert apart + together == levels[:-1].tolist() and len(together) == min(1, steps - 1)
-    torch.testing.assert_close(result, clean.amax(0, keepdim=True), atol=0.01, rtol=0)
+    torch.testing.assert_close(result, in_front(clean)[None], atol=0.01, rtol=0)
 
 
 def test_one_object_is_sampled_as_ever():
