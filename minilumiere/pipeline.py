@@ -19,7 +19,7 @@ from minilumiere.captions import parse_caption
 from minilumiere.composition import sample_apart, take_apart
 from minilumiere.conditioning import given_pixels, outside_region, shrink
 from minilumiere.config import Scale, get_scale, smoke
-from minilumiere.diffusion import Denoiser, add_noise, denoise_along, guided, schedule
+from minilumiere.diffusion import Denoiser, add_noise, denoise_along, guided, sample, schedule
 from minilumiere.models import trained
 from minilumiere.stunet import STUNet
 from minilumiere.styles import DEFAULT_ALPHA, DEFAULT_STRENGTH, check_style
@@ -159,8 +159,8 @@ class Pipeline:
         """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
         tokens, shape = tokenise(self._captions(caption)).to(self.device), (3, self.scale.size, self.scale.size)
         denoise, noise = self._denoiser(self.t2i, tokens, guidance), self._noise(shape, len(tokens), seed)
-        levels = schedule(self._steps(steps), self.scale.image_shift, tail=self.scale.tail)
-        image = _to_unit(denoise_along(denoise, noise, levels)[1])
+        options = {"steps": self._steps(steps), "shift": self.scale.image_shift, "tail": self.scale.tail}
+        image = _to_unit(sample(denoise, noise, **options))
         return image[0] if isinstance(caption, str) else image
 
     def upscale(self, video: Float[Tensor, "t 3 h w"], caption: str, seed: int = 0) -> Float[Tensor, "t 3 H W"]:
