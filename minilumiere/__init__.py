@@ -11,6 +11,7 @@
      unet             the text-to-image net
      temporal         what makes an image net a video net
      stunet           the Space-Time U-Net
+     appearance       the image net's guidance of every frame
      composition      two objects: each alone, then both together
      conditioning     masks: what of a clip is given
      stylize          an image net in between plain and styled

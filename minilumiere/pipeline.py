@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from minilumiere.appearance import with_image_guidance
 from minilumiere.captions import parse_caption
 from minilumiere.composition import sample_apart, take_apart
 from minilumiere.conditioning import given_pixels, outside_region, shrink
@@ -192,7 +193,8 @@ class Pipeline:
         video, mask, tokens = video.to(self.device), mask.to(self.device), tokenise(captions).to(self.device)
         known, where = shrink(video * 2 - 1, mask, self.scale.size)
         given = given_pixels(known, where) if where.any() else None
-        denoise = self._denoiser(self.base, tokens, guidance, given=given)
+        single = torch.tensor([len(parse_caption(caption)) == 1 for caption in captions])
+        denoise = self._video_denoiser(tokens, guidance, given, single)
         noisy = self._noise(known.shape[1:], len(tokens), seed)
         levels = schedule(self._steps(steps), self.scale.video_shift, start, self.scale.tail)
         bar = "base" if progress else ""
@@ -203,7 +205,7 @@ class Pipeline:
             result = denoise_along(denoise, noisy, levels, progress=bar)[1]
         else:
             words = tokenise(parts).to(self.device)
-            each = self._denoiser(self.base, words, guidance, given=None if given is None else given[owner])
+            each = self._video_denoiser(words, guidance, None if given is None else given[owner], single[owner])
             result = sample_apart(each, denoise, noisy, owner, levels, bar)
         if copy_known:
             result = torch.where(where == 1, known, result)
@@ -222,6 +224,12 @@ class Pipeline:
         guidance = self.scale.guidance if guidance is None else check_number(guidance, "guidance", 0, 20)
         null = null_tokens(len(tokens)).to(self.device)
         return guided(*(partial(_call, model, words, given) for words in (tokens, null)), guidance)
+
+    def _video_denoiser(self, tokens: Tensor, guidance: float | None, given: Tensor | None, single: Tensor) -> Denoiser:
+        """The base model's denoiser; beside it the image net's guidance of clips of a single object, unless guidance is 1."""
+        denoise = self._denoiser(self.base, tokens, guidance, given=given)
+        weight = single.to(self.device) * (0.0 if guidance == 1 else self.scale.image_guidance)
+        return with_image_guidance(denoise, self.t2i, tokens, weight)
 
     @torch.no_grad()
     def _enlarge(self, low: Float[Tensor, "n 3 t h w"], tokens: Tensor, seed: int, progress: bool = False) -> Tensor:
