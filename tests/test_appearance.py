@@ -62,3 +62,9 @@ def test_the_pipeline_guides_single_objects_with_its_own_image_net_unless_guidan
     pipe.generate(CAPTIONS[0], steps=4, frames=4, super_resolution=False, guidance=1)
     pipe.generate(" and ".join(CAPTIONS), steps=4, frames=4, super_resolution=False)
     assert not asked, "nor of two objects"
+
+
+def test_a_styled_image_net_guides_no_frames():
+    pipe = load("tiny")
+    assert pipe.in_style("dotted", 0.5).scale.image_guidance == 0
+    assert pipe.in_style("dotted", 0.0).scale == pipe.scale and pipe.scale.image_guidance > 0
