@@ -118,8 +118,8 @@ class Pipeline:
     def in_style(self, style: str, alpha: float | None = None) -> "Pipeline":
         """The same pipeline with styled spatial weights: α of the style, 1 - α of the original (default: the style's own α).
 
-        Styled, the image net guides no frames (see `appearance`): of four `dotted` captions at α = 1, one moved as asked
-        with its guidance, three without.
+        Styled, the image net guides no frames (see `appearance`): of four `dotted` captions, 3, 2 and 1 moved as asked
+        at α = 0.5, 0.75 and 1 with its guidance, 4, 3 and 1 without, and all styles came out weaker.
 
         Raises `ValueError` for an unknown style or an α outside [0, 1].
         """
