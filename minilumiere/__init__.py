@@ -21,6 +21,7 @@
      judge            reading videos
      models           the nets of a scale, fresh or trained
      pipeline         text to video, image to video, inpainting, cinemagraphs, stylization
+     training_clips   what the base is trained on, and in which order
      stages, train    what is trained, and how
      evaluate, evaluate_tasks, evaluate_styles    the tables: real beside generated; given pixels; styles
      features, explorer    every layer's output, and sliders to look at it

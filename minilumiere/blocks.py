@@ -20,14 +20,11 @@ class Context(NamedTuple):
     embedding: Float[Tensor, "b *t e"]  # of noise level(s) and caption; temporal layers have one a frame, or one for all
     words: Float[Tensor, "b n d"]  # features of the caption's words
     real: Bool[Tensor, "b n"]  # False for padding
+    here: Float[Tensor, "b h w e"] | None = None  # what the caption adds to the embedding at each place (temporal layers only)
 
     def repeat(self, frames: int) -> "Context":
-        """The same context for each of `frames` frames: b -> (b t)."""
-        return Context(*(part.repeat_interleave(frames, dim=0) for part in self))
-
-    def every(self, stride: int) -> "Context":
-        """The context of temporal layers that see every `stride`-th frame."""
-        return self._replace(embedding=self.embedding[:, ::stride])
+        """The same context for each of `frames` frames, of image layers: b -> (b t)."""
+        return Context(*(part.repeat_interleave(frames, dim=0) for part in (self.embedding, self.words, self.real)))
 
 
 class Modulation(nn.Module):

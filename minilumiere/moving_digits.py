@@ -136,20 +136,22 @@ def draw_scenes(
     device: str = "cpu",
     still: bool = False,
     style: str = "",
+    spread: float = 1.0,
 ) -> tuple[Float[Tensor, "n t 3 h w"], list[list[ObjectTruth]]]:
     """Draw the scenes that are `asked` for at `draw_size` pixels, then average them down to `size` (a divisor).
 
-    `still` draws one frame only, a random one of each clip. `style`: one of `styles.STYLES`, or plain.
+    `still` draws one frame only, a random one of each clip. `style`: one of `styles.STYLES`, or plain. `spread`: see
+    `random_paths`.
     """
     if size < 8 or draw_size % size:
         raise ValueError(f"size must divide the output size {draw_size} and be at least 8, got {size}")
     known = [[_fill_in(subject, generator) for subject in subjects] for subjects in asked]
     flat = [(scene, subject) for scene, subjects in enumerate(known) for subject in subjects]
-    centres = random_paths([subject for _, subject in flat], generator, frames)  # m t 2
+    centres = random_paths([subject for _, subject in flat], generator, frames, spread)  # m t 2
     # A second object takes, of six paths, the one that keeps farthest from the first: overlap hides what is asked for.
     second = [i for i in range(1, len(flat)) if flat[i][0] == flat[i - 1][0]]
     if second:
-        options = torch.stack([random_paths([flat[i][1] for i in second], generator, frames) for _ in range(6)])
+        options = torch.stack([random_paths([flat[i][1] for i in second], generator, frames, spread) for _ in range(6)])
         distance = (options - centres[[i - 1 for i in second]]).norm(dim=-1)  # 6 m t
         best = (distance.mean(-1) + distance.amin(-1)).argmax(0)
         centres[second] = options[best, torch.arange(len(second))]
@@ -180,8 +182,14 @@ def draw_scenes(
     return video, objects
 
 
-def random_paths(subjects: list[Subject], generator: torch.Generator, frames: int) -> Float[Tensor, "m t 2"]:
-    """Centres in canvas units of objects that move as `subjects` say (motion and speed given)."""
+def random_paths(
+    subjects: list[Subject], generator: torch.Generator, frames: int, spread: float = 1.0
+) -> Float[Tensor, "m t 2"]:
+    """Centres in canvas units of objects that move as `subjects` say (motion and speed given).
+
+    Circles start anywhere; with `spread` below 1, within that share of the circle about its left end (for training, see
+    `training_clips.spread_at`).
+    """
     low, high = WALLS
     random = torch.rand(len(subjects), 5, generator=generator, dtype=torch.float64)
     paths = []
@@ -193,7 +201,8 @@ def random_paths(subjects: list[Subject], generator: torch.Generator, frames: in
             r = RADIUS[0] + radius * (RADIUS[1] - RADIUS[0])
             middle = low + r + (start - low) * (high - low - 2 * r) / (high - low)
             turn = 1 if way == "clockwise" else -1  # y points down: a growing angle looks clockwise
-            angle = 2 * math.pi * (phase + turn * time / (FRAMES_PER_TURN[subject.speed] * (0.88 + 0.24 * pace)))
+            turns = turn * time / (FRAMES_PER_TURN[subject.speed] * (0.88 + 0.24 * pace))
+            angle = 2 * math.pi * (0.5 + spread * (phase - 0.5) + turns)
             paths.append(middle + r * torch.stack([angle.cos(), angle.sin()], dim=-1))
         else:
             step = torch.tensor({"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "still": (0, 0)}[way])

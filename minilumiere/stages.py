@@ -17,31 +17,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minilumiere.captions import COLOURS, MOTIONS, Subject, format_caption
-from minilumiere.conditioning import extent, given_pixels, random_masks
+from minilumiere.captions import COLOURS, Subject
+from minilumiere.conditioning import extent
 from minilumiere.config import STYLES, Scale
-from minilumiere.diffusion import (
-    add_noise,
-    alpha_sigma,
-    clean_and_noise,
-    expected_clean,
-    log_snr_at,
-    stratified_times,
-    velocity,
-)
 from minilumiere.judge import judge_crops
 from minilumiere.models import build
 from minilumiere.moving_digits import draw_scenes, random_subjects
 from minilumiere.superres import TRAIN_AUGMENTATION, condition
-from minilumiere.text import null_tokens, tokenise
+from minilumiere.training_clips import (
+    HIDDEN,
+    TURNING,
+    Batch,
+    draw_hidden_videos,
+    draw_turning_videos,
+    draw_videos,
+    random_normal,
+    with_noise,
+)
 
-Batch = dict[str, Tensor]
-NO_CAPTION = 0.1  # share of captions replaced by "no caption", for classifier-free guidance
-FIRST = 0.05  # share of the steps that a curriculum begins with
-STABLE_BELOW = -6.5  # log-SNR below which training targets of videos are averaged
-STABLE_SCENES = 16  # over so many scenes
-BARE = 0.1  # share of video captions that leave motion and speed open
-PRACTISED = (*MOTIONS, *(motion for motion in MOTIONS if "circling" in motion))  # the hardest motions twice as often
 STYLE_DIGITS = (0, 2, 3, 5, 7)  # that a style is learnt from
 STYLED = 0.4  # share of super-resolution's training clips that are drawn in some style
 
@@ -56,12 +49,14 @@ class Stage:
     steps: dict[str, int]  # by scale
     batch: dict[str, int]
     rate: float  # peak learning rate
-    draw_first: Callable[[Scale, int, torch.Generator, str], Batch] | None = None  # for the first FIRST of the steps
+    curriculum: tuple[tuple[float, Callable[..., Batch]], ...] = ()  # until which share of the steps to draw what instead
 
     def draw_at(self, progress: float, scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
         """The batch of a step; `progress` is the share of the steps before it."""
-        draw = self.draw_first if self.draw_first and progress < FIRST else self.draw
-        return draw(scale, n, generator, device)
+        for until, draw in self.curriculum:
+            if progress < until:
+                return draw(scale, n, generator, device, progress)
+        return self.draw(scale, n, generator, device)
 
 
 def draw_images(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
@@ -69,29 +64,6 @@ def draw_images(scale: Scale, n: int, generator: torch.Generator, device: str) -
     asked = [random_subjects(generator, bare=0.5) for _ in range(n)]
     images, _ = draw_scenes(asked, generator, scale.frames, scale.size, scale.output_size, "train", device=device, still=True)
     return with_noise(images[:, 0], asked, scale.image_shift, generator)
-
-
-def with_noise(clean: Tensor, asked: list, shift: float, generator: torch.Generator) -> Batch:
-    """Add noise at stratified times to images or videos in [0, 1]; drop some captions."""
-    n, device = len(clean), clean.device
-    tokens = tokenise([format_caption(subjects) for subjects in asked])
-    dropped = torch.rand(n, generator=generator) < NO_CAPTION
-    tokens[dropped] = null_tokens(int(dropped.sum()))
-    log_snr = log_snr_at(stratified_times(n, generator), shift).to(device)
-    clean = clean * 2 - 1
-    noise = random_normal(clean.shape, generator, device)
-    return {
-        "noisy": add_noise(clean, noise, log_snr),
-        "v": velocity(clean, noise, log_snr),
-        "log_snr": log_snr,
-        "tokens": tokens.to(device),
-    }
-
-
-def random_normal(shape, generator: torch.Generator, device) -> Tensor:
-    """Normal noise drawn on `device`, determined by the (CPU) generator."""
-    on_device = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    return torch.randn(shape, generator=on_device, device=device)
 
 
 def diffusion_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -126,47 +98,6 @@ def somewhere_else(image: Tensor, generator: torch.Generator) -> Tensor:
         for (first, last), length in zip(extent(image.amax(0) > 0.02), image.shape[1:], strict=True)
     ]
     return image.roll(shifts, (1, 2))
-
-
-def draw_videos(
-    scale: Scale,
-    n: int,
-    generator: torch.Generator,
-    device: str,
-    two: float = 0.5,
-    shift: float | None = None,
-    masked: bool = False,
-) -> Batch:
-    """Captioned clips with noise, for the base STUNet; some of their pixels given if `masked`. No `UNSEEN_PAIRS` occur."""
-    asked = [random_subjects(generator, two=two, unseen=False, bare=BARE, motions=PRACTISED) for _ in range(n)]
-
-    def draw(subjects: list, size: int) -> Tensor:
-        videos, _ = draw_scenes(subjects, generator, scale.frames, scale.size, size, "train", device=device)
-        return videos.transpose(1, 2)
-
-    clean = draw(asked, scale.output_size)
-    batch = with_noise(clean, asked, scale.video_shift if shift is None else shift, generator)
-    masks = random_masks(clean, generator) if masked else torch.zeros_like(clean[:, :1])
-    batch["given"] = given_pixels(clean * 2 - 1, masks)
-    hidden = (batch["log_snr"] < STABLE_BELOW) & (masks.flatten(1).amax(1) == 0)
-    return with_stable_targets(batch, hidden, asked, partial(draw, size=scale.size))  # noise hides how finely they are drawn
-
-
-def with_stable_targets(batch: Batch, hidden: Tensor, asked: list, draw: Callable[[list], Tensor]) -> Batch:
-    """Where a clip is `hidden` by noise, let the target be the mean of many clips of that caption (see `expected_clean`).
-
-    One clip says little about its caption, as all else about it is random. Measured at `tiny`, one object, pure noise,
-    200 steps of 8 clips: with 1 scene a target no word of motion is learnt; with 16 they are in use after 50 to 150.
-    """
-    where = hidden.nonzero()[:, 0].tolist()
-    if where:
-        noisy, v, log_snr = (batch[key][where] for key in ("noisy", "v", "log_snr"))
-        others = draw([asked[i] for _ in range(STABLE_SCENES - 1) for i in where]) * 2 - 1
-        candidates = torch.cat([clean_and_noise(noisy, v, log_snr)[0], others]).unflatten(0, (STABLE_SCENES, -1))
-        clean = expected_clean(noisy, candidates, log_snr)
-        alpha, sigma = alpha_sigma(log_snr, clean)
-        batch["v"][where] = (alpha * noisy - clean) / sigma  # x = α z − σ v
-    return batch
 
 
 def draw_enlarged_images(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
@@ -225,11 +156,6 @@ def digit_loss(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(model(batch["crops"]).float(), batch["digit"])
 
 
-# The base begins with noise so strong that only the caption says where things are. With all noise levels from the start
-# it had not learnt one word of motion after 1,679 steps: what is easy to see in weaker noise drowned them.
-draw_hidden_videos = partial(draw_videos, two=0.0, shift=-12.0)
-
-
 def style_stage(style: str) -> Stage:
     """Fine-tuning of the text-to-image model on a handful of images in a style."""
     return Stage(
@@ -266,7 +192,7 @@ RECIPES: dict[str, Stage] = {
         steps={"tiny": 8000, "full": 8000},
         batch={"tiny": 8, "full": 16},
         rate=1e-3,
-        draw_first=draw_hidden_videos,
+        curriculum=((HIDDEN, draw_hidden_videos), (TURNING, draw_turning_videos)),
     ),
     "conditioned": Stage(
         build=partial(build, "conditioned"),

@@ -20,7 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilumiere.blocks import Context, NoiseEmbedding
-from minilumiere.temporal import SpaceTimeConv, TemporalAttention, TemporalDownsample, TemporalUpsample, since_start
+from minilumiere.temporal import (
+    CaptionByPlace,
+    SpaceTimeConv,
+    TemporalAttention,
+    TemporalDownsample,
+    TemporalUpsample,
+    since_start,
+)
 from minilumiere.text import TextEncoder
 from minilumiere.unet import UNet, count_parameters
 
@@ -32,7 +39,7 @@ class STUNet(nn.Module):
         """`halvings`: after how many levels time is halved too; the temporal factor is 2 ** halvings.
 
         `whole`: does the net see whole clips, not windows of one? Then its temporal layers know how far a frame is from
-        the first, and pixels of the clip can be given (see `conditioning`).
+        the first and what the caption means at each place, and pixels of the clip can be given (see `conditioning`).
         """
         super().__init__()
         config = t2i.config
@@ -46,6 +53,7 @@ class STUNet(nn.Module):
         self.text = TextEncoder(text_width, config.text_layers)
         self.noise = NoiseEmbedding(config.noise_levels, text_width, embedding)
         self.clock = nn.Linear(6, embedding, bias=False) if whole else None
+        self.here = CaptionByPlace(text_width, embedding) if whole else None
         self.given = nn.Conv2d(4 * config.patch**2, widths[0], 3, padding=1, bias=False) if whole else None
         if whole:
             nn.init.zeros_(self.given.weight)
@@ -83,13 +91,21 @@ class STUNet(nn.Module):
             rows.append(f"{name:<18}{count_parameters(part, False):>12,}{count_parameters(part, True):>12,}")
         return "\n".join([*rows, f"{'total':<18}{count_parameters(self, False):>12,}{count_parameters(self, True):>12,}"])
 
-    def context(self, log_snr: Tensor, tokens: Int[Tensor, "b n"], frames: int) -> Context:
-        """What the temporal layers look at: encoded captions, noise level(s) (b,) or (b, levels), and the clock."""
+    def contexts(self, log_snr: Tensor, tokens: Int[Tensor, "b n"], frames: int, height: int, width: int) -> list[Context]:
+        """What the temporal layers look at, for each level, finest first: captions, noise level(s), clock and places.
+
+        `log_snr` is (b,) or (b, levels); `height` and `width` are those of the finest features.
+        """
         words, real, summary = self.text(tokens)
         times = self.clock(since_start(frames, words.device)) if self.clock else words.new_zeros(1, 1)  # t e
         embedding = self.noise(log_snr.reshape(len(tokens), -1), summary, times)
         # Fresh, its entries are about 0.1 in size: normalised, a word makes a difference from the first step on.
-        return Context(F.layer_norm(embedding, embedding.shape[-1:]), words, real)
+        embedding = F.layer_norm(embedding, embedding.shape[-1:])
+        contexts = []
+        for level in range(len(self.t2i.config.channels)):
+            here = self.here(summary, height >> level, width >> level) if self.here else None
+            contexts.append(Context(embedding[:, :: 2 ** min(level, self.halvings)], words, real, here))
+        return contexts
 
     def forward(
         self,
@@ -101,8 +117,7 @@ class STUNet(nn.Module):
         """`given`: pixels of the clip that are known, and their mask (see `conditioning`); by default there are none."""
         self.check_frames(noisy.shape[2])
         t2i, b, t = self.t2i, noisy.shape[0], noisy.shape[2]
-        context, image_context = self.context(log_snr, tokens, t), t2i.context(log_snr, tokens)
-        per_frame = image_context.repeat(t)  # for the pretrained layers, which see frames as a batch of images
+        image_context = t2i.context(log_snr, tokens)
 
         def images(video: Float[Tensor, "b c t h w"]) -> Float[Tensor, "(b t) c h w"]:
             return rearrange(video, "b c t h w -> (b t) c h w")
@@ -113,17 +128,20 @@ class STUNet(nn.Module):
         h = t2i.fold(images(noisy))
         if given is not None:  # the stem's convolution, extended from 3 channels to 7
             h = h + self.given(F.pixel_unshuffle(images(given), t2i.config.patch))
-        skips, contexts = [], []
+        contexts = self.contexts(log_snr, tokens, t, *h.shape[-2:])
+        # Of the pretrained layers, which see the frames of a level as a batch of images.
+        image_contexts = [image_context.repeat(t // 2 ** min(level, self.halvings)) for level in range(len(contexts))]
+        skips = []
         for level, downsample in enumerate(t2i.downsamples):
+            context, per_frame = contexts[level], image_contexts[level]
             h = t2i.down_attention[level](t2i.down_blocks[level](h, per_frame), per_frame)
             h = images(self.down_inflation[level](video(h), context))
             skips.append(h)
-            contexts.append((per_frame, context))
             h = downsample(h)
             if level < self.halvings:
                 h = images(self.temporal_downs[level](video(h)))
-                per_frame, context = image_context.repeat(t // 2 ** (level + 1)), context.every(2)
 
+        context, per_frame = contexts[-1], image_contexts[-1]
         h = images(self.middle_inflation[0](video(t2i.middle_in(h, per_frame)), context))
         h = images(self.middle_inflation[1](video(t2i.middle_attention(h, per_frame)), context))
         h = images(self.middle_inflation[2](video(t2i.middle_out(h, per_frame)), context))
@@ -133,7 +151,7 @@ class STUNet(nn.Module):
             if level < self.halvings:
                 h = images(self.temporal_ups[level](video(h)))
             h = torch.cat([h, skips[level]], dim=1)
-            per_frame, context = contexts[level]
+            context, per_frame = contexts[level], image_contexts[level]
             h = t2i.up_attention[level](t2i.up_blocks[level](h, per_frame), per_frame)
             h = images(self.up_inflation[level](video(h), context))
         return video(t2i.unfold(h))

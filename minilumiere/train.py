@@ -77,7 +77,7 @@ def train(options: TrainOptions) -> nn.Module | None:
     model = stage.build(scale)
     identity = {"stage": options.stage, "scale": scale.name, "config": architecture(options.stage, scale)}
     identity |= {"steps": steps, "batch": batch_size, "seed": options.seed, "from": None} | built_on(options.stage, scale)
-    if from_shipped := options.from_shipped or options.stage in SHIPPED_AS:
+    if options.from_shipped or options.stage in SHIPPED_AS:
         identity["from"] = load_shipped(model, options.stage, scale)["sha256"]
     model.to(device)
     ema = AveragedModel(model, multi_avg_fn=ema_update)
@@ -101,8 +101,7 @@ def train(options: TrainOptions) -> nn.Module | None:
     while step < steps:
         for group in optimiser.param_groups:
             group["lr"] = stage.rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        progress = 1.0 if from_shipped else step / steps
-        batch = stage.draw_at(progress, scale, batch_size, step_generator(options.seed, step), str(device))
+        batch = stage.draw_at(step / steps, scale, batch_size, step_generator(options.seed, step), str(device))
         batch = share(batch, rank, world)
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
             loss = stage.loss(network, batch)

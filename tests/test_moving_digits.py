@@ -85,6 +85,20 @@ def test_a_batch_is_captioned_video_in_torchvisions_order():
         assert all(thing.centres.shape == (16, 2) for thing in scene)
 
 
+@pytest.mark.parametrize("caption", ["a red 3 circling clockwise", "a red 3 circling anticlockwise quickly"])
+def test_narrow_circles_start_at_the_left_and_whole_ones_anywhere(caption):
+    subjects = list(parse_caption(caption)) * 200
+
+    def starts(spread: float) -> torch.Tensor:
+        paths = random_paths(subjects, seeded(0), 33, spread)  # two turns or more fit in
+        middle = (paths.amax(1) + paths.amin(1)) / 2
+        x, y = (paths[:, 0] - middle).unbind(-1)
+        return torch.atan2(y, x).remainder(2 * torch.pi) / (2 * torch.pi)  # in turns from the right end, y downwards
+
+    assert ((starts(0.1) - 0.5).abs() < 0.1).all()  # 0.05, but for the sampling of the circle
+    assert all(((starts(1.0) > i / 4) & (starts(1.0) < (i + 1) / 4)).sum() > 30 for i in range(4))
+
+
 def test_the_seed_decides_everything_and_nothing_else_does():
     torch.manual_seed(7)
     first = sample_batch(4, seed=11)

@@ -1,12 +1,14 @@
-"""What the training stages draw: the stable targets of the base model."""
+"""What the training stages draw: the stable targets and the curriculum of the base model."""
 
 import torch
 
 from minilumiere.captions import COLOURS
 from minilumiere.config import SCALES
 from minilumiere.diffusion import add_noise, clean_and_noise, velocity
-from minilumiere.stages import RECIPES, STABLE_BELOW, STABLE_SCENES, with_stable_targets
+from minilumiere.moving_digits import random_paths
+from minilumiere.stages import RECIPES
 from minilumiere.text import VOCABULARY
+from minilumiere.training_clips import HIDDEN, STABLE_BELOW, STABLE_SCENES, TURNING, spread_at, with_stable_targets
 
 
 def numbered(asked: list) -> torch.Tensor:
@@ -76,13 +78,31 @@ def test_given_pixels_are_the_clip_s_own_and_such_clips_keep_their_own_target():
     assert not RECIPES["base"].draw(scale, 4, generator, "cpu")["given"].any()
 
 
-def test_the_base_begins_with_one_object_hidden_by_noise():
-    scale = SCALES["tiny"]
+def test_the_base_learns_hidden_objects_then_circles_then_everything():
+    def first(progress: float) -> tuple[torch.Tensor, set[str]]:
+        batch = RECIPES["base"].draw_at(progress, SCALES["tiny"], 24, torch.Generator().manual_seed(0), "cpu")
+        said = [word for word, number in VOCABULARY.items() if (batch["tokens"] == number).any()]
+        return batch["log_snr"], {word for word in said if word in ("and", "moving", "standing", "circling")}
 
-    def levels(progress: float) -> torch.Tensor:
-        batch = RECIPES["base"].draw_at(progress, scale, 16, torch.Generator().manual_seed(0), "cpu")
-        assert (progress > 0) == (batch["tokens"] == VOCABULARY["and"]).any()
-        return batch["log_snr"]
+    levels, words = first(0.0)
+    assert (levels < STABLE_BELOW).float().mean() > 0.9 and words == {"moving", "standing", "circling"}
+    levels, words = first(HIDDEN)
+    assert -6.5 <= levels.min() < -6 and -4 < levels.max() <= -3.5 and words == {"circling"}
+    levels, words = first(TURNING)
+    assert levels.max() > 0 and words == {"and", "moving", "standing", "circling"}
 
-    assert (levels(0.0) < STABLE_BELOW).float().mean() > 0.9
-    assert levels(0.06).max() > 0
+
+def test_circles_start_narrowly_and_spread_before_the_curriculum_moves_on(monkeypatch):
+    """What is drawn, too: `draw_turning_videos` hands its spread down to the paths."""
+    spreads = [spread_at(HIDDEN + (TURNING - HIDDEN) * share) for share in (0.0, 0.05, 0.3, 0.6, 0.7, 1.0)]
+    assert spreads[0] == spreads[1] == 0.1 and spreads[4:] == [1, 1] and 0.1 < spreads[2] < spreads[3] < 1
+    used = []
+
+    def watch(subjects, generator, frames, spread=1.0):
+        used.append(spread)
+        return random_paths(subjects, generator, frames, spread)
+
+    monkeypatch.setattr("minilumiere.moving_digits.random_paths", watch)
+    for progress in (HIDDEN, HIDDEN + 0.3 * (TURNING - HIDDEN), 0.5):
+        RECIPES["base"].draw_at(progress, SCALES["tiny"], 2, torch.Generator().manual_seed(0), "cpu")
+    assert used[:2] == spreads[:1] + spreads[2:3] and set(used[2:]) == {1.0}

@@ -211,7 +211,7 @@ def test_temporal_layers_see_the_noise_level(trained, inputs):
 def test_every_temporal_layer_gets_the_clock_of_its_own_frames(trained, inputs, halvings):
     stunet = trained(halvings)
     video, log_snr, tokens = inputs(8)
-    whole = stunet.context(log_snr, tokens, 8).embedding  # b t e
+    whole = stunet.contexts(log_snr, tokens, 8, 16, 16)[0].embedding  # b t e
     assert (whole.diff(dim=1).abs().amax(-1) > 1e-3).all(), "each frame has its own time"
     seen = []
 
@@ -233,8 +233,8 @@ def test_a_net_for_windows_has_no_clock_and_takes_no_given_pixels(small_unet, in
     """As for super-resolution, whose windows begin anywhere in the video."""
     stunet = STUNet.from_t2i(small_unet(), whole=False, verbose=False)
     _, log_snr, tokens = inputs(8)
-    assert stunet.context(log_snr, tokens, 8).embedding.shape[1] == 1, "one embedding for all frames"
-    assert not [name for name, _ in stunet.named_parameters() if name.startswith(("clock", "given"))]
+    assert all(c.embedding.shape[1] == 1 and c.here is None for c in stunet.contexts(log_snr, tokens, 8, 16, 16))
+    assert not [name for name, _ in stunet.named_parameters() if name.startswith(("clock", "given", "here"))]
     assert stunet(*inputs(8)).isfinite().all()
 
 
@@ -253,6 +253,23 @@ def test_temporal_layers_see_the_caption(trained, inputs):
     change = (stunet(video, log_snr, tokens) - stunet(video, log_snr, other)).abs().amax((1, 2, 3, 4))
     assert (change > 1e-3).all()
     assert stunet(video, log_snr, null_tokens(2)).isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("halvings", [0, 1, 2])
+def test_every_temporal_layer_of_whole_clips_gets_what_the_caption_says_at_its_places(trained, inputs, halvings):
+    stunet = trained(halvings)
+    video, log_snr, tokens = inputs(8)
+    summary = stunet.text(tokens)[2]
+
+    def look(block, given):
+        x, context = given
+        torch.testing.assert_close(context.here, stunet.here(summary, *x.shape[-2:]))
+        assert context.here.flatten(1, 2).std(1).min() > 1e-3, "something else at each place"
+
+    for block in (*stunet.down_inflation, *stunet.middle_inflation, *stunet.up_inflation):
+        block.register_forward_pre_hook(look)
+    stunet(video, log_snr, tokens)
 
 
 def test_convolution_blocks_read_the_caption_where_the_image_net_does(small_unet):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from minilumiere import temporal
 from minilumiere.blocks import Context
 from minilumiere.temporal import (
+    CaptionByPlace,
     SpaceTimeConv,
     TemporalAttention,
     TemporalDownsample,
@@ -158,8 +159,38 @@ def test_each_frame_has_an_embedding_of_its_own(make, seen_by, perturb):
 
 
 @every_block
-def test_clips_of_a_batch_do_not_mix(make, perturb):
+def test_what_a_caption_says_everywhere_it_says_as_the_embedding_does(make, perturb):
     block, context = perturb(make()), make_context(2)
+    x, more = torch.randn(2, CHANNELS, FRAMES, 3, 5), torch.randn(2, EMBEDDING)
+    everywhere = context._replace(here=more[:, None, None].expand(-1, 3, 5, -1))
+    added = context._replace(embedding=context.embedding + more[:, None])
+    torch.testing.assert_close(block(x, everywhere), block(x, added), atol=1e-5, rtol=1e-5)
+
+
+@every_block
+def test_what_a_caption_says_at_one_place_changes_that_place_alone(make, perturb):
+    block, context = perturb(make()), make_context()
+    x, here = torch.randn(1, CHANNELS, FRAMES, 3, 5), torch.zeros(1, 3, 5, EMBEDDING)
+    other = here.clone()
+    other[:, 1, 3] = torch.randn(EMBEDDING)
+    change = (block(x, context._replace(here=other)) - block(x, context._replace(here=here))).abs().amax((0, 1, 2))
+    assert change[1, 3] > 1e-2 and change.flatten().topk(2).values[1] < 1e-5
+
+
+def test_a_caption_says_nothing_about_places_at_first_and_then_something_else_at_each(perturb):
+    layer, summary = CaptionByPlace(TEXT, EMBEDDING), torch.randn(2, TEXT)
+    assert not layer(summary, 4, 4).any()
+    nets = perturb(layer)(summary, 4, 4)  # b h w e
+    difference = nets[0] - nets[1]
+    assert (difference - difference.mean((0, 1))).abs().max() > 0.1, "how captions differ depends on the place"
+    torch.testing.assert_close(
+        layer(summary.mean(0, keepdim=True), 4, 4)[0], nets.mean(0), atol=1e-5, rtol=1e-5
+    )  # linear in the caption
+
+
+@every_block
+def test_clips_of_a_batch_do_not_mix(make, perturb):
+    block, context = perturb(make()), make_context(2)._replace(here=torch.randn(2, 3, 5, EMBEDDING))
     x = torch.randn(2, CHANNELS, FRAMES, 3, 5)
     alone = torch.cat([block(x[i : i + 1], Context(*(part[i : i + 1] for part in context))) for i in range(2)])
     torch.testing.assert_close(block(x, context), alone, atol=1e-5, rtol=1e-5)
