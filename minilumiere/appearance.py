@@ -8,10 +8,10 @@ and colours, and nothing of time. As a difference of two predictions for the sam
 what is there; while noise still hides where things are, it has none.
 
 Measured with earlier weights of `tiny` (base clips of 64 captions, weight 2; in brackets without): the digit is read
-right on 95 % (89 %) of the frames, and is the same on the first and the last in 87.5 % (78 %) of the clips. From log-
-SNR 1 on it does nothing. Of two objects the image net does not know which is which: there, more digits were right (89
-instead of 81 % of 64), but fewer motions (59 instead of 69 %), so it is left out. It costs the image net twice a step
-where it is used. After composable diffusion (Liu et al. 2022); our choice: the paper is silent.
+right on 95 % (89 %) of the frames, and is the same on the first and the last in 87.5 % (78 %) of the clips. From
+log-SNR 1 on it does nothing. Of two objects the image net does not know which is which: there, more digits were right
+(89 instead of 81 % of 64), but fewer motions (59 instead of 69 %), so it is left out. It costs the image net twice a
+step where it is used. After composable diffusion (Liu et al. 2022); our choice: the paper is silent.
 """
 
 from einops import rearrange
