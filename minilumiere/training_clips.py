@@ -82,8 +82,8 @@ def draw_hidden_videos(scale: Scale, n: int, generator: torch.Generator, device:
 
 def draw_turning_videos(scale: Scale, n: int, generator: torch.Generator, device: str, progress: float) -> Batch:
     """Then circles only, in noise in which their directions matter, while their starts spread."""
-    more = {"two": 0.0, "motions": CIRCLING, "bare": 0.0, "band": (-6.5, -3.5), "spread": spread_at(progress)}
-    return draw_videos(scale, n, generator, device, **more)
+    spread = spread_at(progress)
+    return draw_videos(scale, n, generator, device, two=0.0, motions=CIRCLING, bare=0.0, band=(-6.5, -3.5), spread=spread)
 
 
 def spread_at(progress: float) -> float:
