@@ -63,7 +63,7 @@ class Scale:
     ssr_steps: int = 8
     tail: int = 3  # of either's steps: small ones at the end (see `diffusion.schedule`); without, speckle is left on the black
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
-    image_guidance: float = 2.0  # the image net's, of single objects (see `appearance`)
+    image_guidance: float = 4.0  # the image net's, of single objects (see `appearance`)
 
     @property
     def output_size(self) -> int:

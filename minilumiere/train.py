@@ -11,13 +11,14 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from minilumiere.checkpoint import load_weights, matching, read_checkpoint, write_atomically, write_checkpoint
@@ -80,8 +81,8 @@ def train(options: TrainOptions) -> nn.Module | None:
     if options.from_shipped or options.stage in SHIPPED_AS:
         identity["from"] = load_shipped(model, options.stage, scale)["sha256"]
     model.to(device)
-    ema = AveragedModel(model, multi_avg_fn=ema_update)
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    ema = deepcopy(model)
+    trainable, averaged = ([p for p in net.parameters() if p.requires_grad] for net in (model, ema))
     optimiser = torch.optim.AdamW(trainable, lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     path = options.folder / "checkpoint.safetensors"
     step, minutes_before = resume(path, identity, model, ema, optimiser) if path.is_file() else (0, 0.0)
@@ -98,10 +99,13 @@ def train(options: TrainOptions) -> nn.Module | None:
     bar = tqdm(
         initial=step, total=steps, desc=f"{scale.name} {options.stage}", disable=rank > 0 or not options.progress, mininterval=2
     )
-    while step < steps:
+
+    def draw(step: int) -> Batch:
+        return stage.draw_at(step / steps, scale, batch_size, step_generator(options.seed, step), str(device))
+
+    for batch in drawn_aside(draw, range(step, steps), device):
         for group in optimiser.param_groups:
             group["lr"] = stage.rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        batch = stage.draw_at(step / steps, scale, batch_size, step_generator(options.seed, step), str(device))
         batch = share(batch, rank, world)
         with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
             loss = stage.loss(network, batch)
@@ -109,7 +113,7 @@ def train(options: TrainOptions) -> nn.Module | None:
         loss.backward()
         norm = nn.utils.clip_grad_norm_(trainable, CLIP)
         optimiser.step()
-        ema.update_parameters(model)
+        ema_update(averaged, trainable, step)
         running += loss.detach() + 0 * norm  # not finite if either is not
         step += 1
         bar.update()
@@ -136,7 +140,25 @@ def train(options: TrainOptions) -> nn.Module | None:
     bar.close()
     if world > 1:
         distributed.barrier()
-    return ema.module if step == steps else None
+    return ema if step == steps else None
+
+
+def drawn_aside(draw: Callable[[int], Batch], steps: range, device: torch.device) -> Iterator[Batch]:
+    """The batches of the steps. A GPU draws them on a stream of its own, where it is still busy with the step before.
+
+    Copies from the host's memory, and counts that the host must know, make the host wait for that stream alone.
+    """
+    if device.type != "cuda":
+        yield from map(draw, steps)
+        return
+    aside, training = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    for step in steps:
+        with torch.cuda.stream(aside):
+            batch = draw(step)
+        training.wait_stream(aside)
+        for tensor in batch.values():
+            tensor.record_stream(training)  # its memory is not given away before training is done with it
+        yield batch
 
 
 def start_processes(device: str) -> tuple[int, int, torch.device]:
@@ -175,17 +197,21 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
     return {key: value.chunk(world)[rank] for key, value in batch.items()}
 
 
-def ema_update(averaged: list[torch.Tensor], current: list[torch.Tensor], number: torch.Tensor) -> None:
-    """Exponential moving average that forgets its first steps faster."""
-    decay = min(EMA_DECAY, (1 + int(number)) / (10 + int(number)))
+@torch.no_grad()
+def ema_update(averaged: list[torch.Tensor], current: list[torch.Tensor], step: int) -> None:
+    """Exponential moving average that forgets its first steps faster.
+
+    In place of `torch.optim.swa_utils.AveragedModel`, which counts in a tensor and makes a GPU wait at every step.
+    """
+    decay = min(EMA_DECAY, (1 + step) / (10 + step))
     torch._foreach_lerp_(averaged, current, 1 - decay)
 
 
-def save(path: Path, metadata: dict, model: nn.Module, ema: AveragedModel, optimiser: torch.optim.Optimizer) -> None:
+def save(path: Path, metadata: dict, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     """The whole training state: model, EMA and Adam's moments of every trainable parameter, and the step."""
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     tensors = {}
-    for prefix, module in (("model.", model), ("ema.", ema.module)):
+    for prefix, module in (("model.", model), ("ema.", ema)):
         parameters = dict(module.named_parameters())
         tensors |= {prefix + name: parameters[name] for name in names}
     for index, moments in optimiser.state_dict()["state"].items():
@@ -194,13 +220,13 @@ def save(path: Path, metadata: dict, model: nn.Module, ema: AveragedModel, optim
 
 
 def resume(
-    path: Path, identity: dict, model: nn.Module, ema: AveragedModel, optimiser: torch.optim.Optimizer
+    path: Path, identity: dict, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer
 ) -> tuple[int, float]:
     """Restore what `save` wrote. Returns the step to go on from, and the minutes trained so far."""
     tensors, metadata = read_checkpoint(path, **identity)
     step = metadata["step"]
     load_weights(model, tensors, "model.")
-    load_weights(ema.module, tensors, "ema.")
+    load_weights(ema, tensors, "ema.")
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     moments = {key: matching(tensors, f"{key}.", trainable) for key in ("exp_avg", "exp_avg_sq")}
     state = {}
@@ -209,7 +235,6 @@ def resume(
         copies = {key: torch.empty_like(parameter).copy_(moment[name]).detach() for key, moment in moments.items()}
         state[index] = copies | {"step": torch.tensor(float(step))}
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    ema.n_averaged.fill_(step)
     return step, metadata["minutes"]
 
 

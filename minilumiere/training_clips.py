@@ -33,7 +33,6 @@ STABLE_BELOW = -6.5  # log-SNR below which training targets of videos are averag
 STABLE_SCENES = 16  # over so many scenes
 BARE = 0.1  # share of video captions that leave motion and speed open
 CIRCLING = tuple(motion for motion in MOTIONS if "circling" in motion)
-PRACTISED = (*MOTIONS, *CIRCLING)  # the hardest motions twice as often
 HIDDEN, TURNING = 0.05, 0.15  # until which shares of the steps the base sees clips in the strongest noise, then circles only
 HIDDEN_SHIFT = -12.0  # of that noise
 NARROW = 0.1  # share of the circle about its left end in which circles start at first
@@ -47,7 +46,7 @@ def draw_videos(
     two: float = 0.5,
     shift: float | None = None,
     masked: bool = False,
-    motions: tuple[str, ...] = PRACTISED,
+    motions: tuple[str, ...] = MOTIONS,
     bare: float = BARE,
     band: tuple[float, float] | None = None,
     spread: float = 1.0,
