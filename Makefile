@@ -2,7 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-.PHONY: demo test unit lint notebooks test-browser lab badges clean
+NOTEBOOKS ?= *.ipynb
+.PHONY: demo test unit lint notebooks execute test-browser lab badges clean
 
 demo: .venv/demo                ## generate one clip
 	$(BIN)/minilumiere generate "a red 3 moving right" --scale tiny --seed 0 -o demo.gif
@@ -19,6 +20,11 @@ unit: .venv/test
 notebooks: .venv/test           ## run every notebook and compare with its stored outputs: strictly, then laxly
 	cd notebooks && MINILUMIERE_SMOKE=1 ../$(BIN)/python -m pytest --nbval --nbval-sanitize-with sanitize.cfg --nbval-cell-timeout 120 -p no:cacheprovider .
 	cd notebooks && MINILUMIERE_SMOKE=1 ../$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout 120 -p no:cacheprovider .
+
+execute: .venv/test             ## make execute NOTEBOOKS=06*.ipynb: run notebooks anew, and keep their outputs
+	cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
+	  --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS)
+	$(BIN)/ruff format notebooks
 
 # Needs Chromium and its driver, which pip does not bring: on Debian and Ubuntu, apt-get install chromium chromium-driver.
 test-browser: .venv/browser     ## run notebooks in JupyterLab in a headless browser, and move their sliders
