@@ -17,7 +17,7 @@ from minilumiere.evaluate_tasks import mean, path_error
 from minilumiere.judge import assess
 from minilumiere.moving_digits import draw_scenes
 from minilumiere.pipeline import Pipeline
-from minilumiere.styles import DEFAULT_ALPHA, DEFAULT_STRENGTH
+from minilumiere.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, FROM_THE_START, STYLED_FROM
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -66,7 +66,7 @@ def judge_styled(pipe: Pipeline, clips: Tensor, captions: list[str], style: str)
 
 
 def stylization(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[str]:
-    """For each style one line an α, over `few` captions; then the plain model and the shipped α, over all `samples`."""
+    """For each style one line an α, styled from the start, over `few` captions; then plain and as shipped, over all."""
     captions = evaluation_captions(samples, 1, seed + 40)
 
     def generate(styled: Pipeline, captions: list[str], what: str) -> Tensor:
@@ -75,10 +75,14 @@ def stylization(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[s
     plain = generate(pipe, captions, "plain")
     lines = []
     for style in STYLES:
-        lines.append(f"  {style:<10}{'alpha':>6}{'clips':>7}{'style score':>13}{'nearer':>9}{'motion':>9}{'digit':>9}")
-        for alpha, n in [(alpha, few) for alpha in ALPHAS] + [(0.0, samples), (DEFAULT_ALPHA[style], samples)]:
-            clips = plain[:n] if alpha == 0 else generate(pipe.in_style(style, alpha), captions[:n], f"{style} {alpha}")
-            lines.append(f"  {'':<10}{alpha:>6.2f}{n:>7}" + judge_styled(pipe, clips, captions[:n], style))
+        columns = f"{'style score':>13}{'nearer':>9}{'motion':>9}{'digit':>9}"
+        lines.append(f"  {style:<10}{'alpha':>6}{'from log-SNR':>14}{'clips':>7}{columns}")
+        sweep = [(alpha, FROM_THE_START, few) for alpha in ALPHAS]
+        for alpha, start, n in [*sweep, (0.0, STYLED_FROM, samples), (DEFAULT_ALPHA, STYLED_FROM, samples)]:
+            styled = pipe.in_style(style, alpha, start)
+            clips = plain[:n] if alpha == 0 else generate(styled, captions[:n], f"{style} {alpha} {start:.0f}")
+            columns = judge_styled(pipe, clips, captions[:n], style)
+            lines.append(f"  {'':<10}{alpha:>6.2f}{start:>14.0f}{n:>7}{columns}")
     return lines
 
 
@@ -106,7 +110,8 @@ def restyling(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[str
 def evaluate_styles(pipe: Pipeline, samples: int = 128, seed: int = 0) -> str:
     """Two tables. The sweeps over α and strength take a quarter of the samples for each value."""
     few = max(1, samples // 4)
-    lines = [f"{pipe.scale.name}: styles, seed {seed}", "", "stylization by α; last, none and the shipped one"]
+    lines = [f"{pipe.scale.name}: styles, seed {seed}", ""]
+    lines += ["stylization by α, styled from the start; last, plain clips and as shipped"]
     lines += [*stylization(pipe, samples, few, seed), ""]
     lines += ["SDEdit of real clips by strength; last, the default; path error in units of 32"]
     return "\n".join([*lines, *restyling(pipe, samples, few, seed)])

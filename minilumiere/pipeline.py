@@ -21,11 +21,11 @@ from minilumiere.captions import parse_caption
 from minilumiere.composition import sample_apart, take_apart
 from minilumiere.conditioning import given_pixels, outside_region, shrink
 from minilumiere.config import Scale, get_scale, smoke
-from minilumiere.diffusion import Denoiser, add_noise, denoise_along, guided, sample, schedule
+from minilumiere.diffusion import MAX_LOG_SNR, Denoiser, add_noise, denoise_along, guided, sample, schedule
 from minilumiere.models import trained
 from minilumiere.stunet import STUNet
-from minilumiere.styles import DEFAULT_ALPHA, DEFAULT_STRENGTH, check_style
-from minilumiere.stylize import interpolate_weights
+from minilumiere.styles import check_style
+from minilumiere.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, STYLED_FROM, interpolate_weights, plain_until
 from minilumiere.superres import super_resolve
 from minilumiere.text import null_tokens, tokenise
 from minilumiere.unet import UNet
@@ -40,6 +40,8 @@ class Pipeline:
         self.scale, self.device = scale, device
         self.base, self.ssr = base.to(device).eval(), ssr.to(device).eval()
         self.t2i: UNet = base.t2i
+        self.plain: STUNet | None = None  # in a style, what is used below the log-SNR `styled_from`
+        self.styled_from = STYLED_FROM
 
     def generate(
         self,
@@ -115,26 +117,38 @@ class Pipeline:
         mask = outside_region(region, frames)
         return self.inpaint(image.unsqueeze(-4).expand(*mask.shape[:-3], 3, -1, -1), mask, caption, seed, **options)
 
-    def in_style(self, style: str, alpha: float | None = None) -> "Pipeline":
-        """The same pipeline with styled spatial weights: α of the style, 1 - α of the original (default: the style's own α).
+    def in_style(self, style: str, alpha: float = DEFAULT_ALPHA, styled_from: float = STYLED_FROM) -> "Pipeline":
+        """The same pipeline with styled spatial weights: α of the style, 1 - α of the original.
+
+        They are used from a log-SNR on, -15 to 15 (-15, `FROM_THE_START`: as in the paper); until then the original ones. Of
+        fewer than 4 steps, none is late enough. Images have no motion to lose, and are styled from the start.
 
         Styled, the image net guides no frames (see `appearance`): of four `dotted` captions, 3, 2 and 1 moved as asked
         at α = 0.5, 0.75 and 1 with its guidance, 4, 3 and 1 without, and all styles came out weaker.
 
-        Raises `ValueError` for an unknown style or an α outside [0, 1].
+        Raises `ValueError` for an unknown style, or an α or a log-SNR outside its range.
         """
-        alpha = DEFAULT_ALPHA[check_style(style)] if alpha is None else alpha
+        check_style(style)
         original, styled = self.t2i.state_dict(), trained(f"style-{style}", self.scale).to(self.device).state_dict()
         base = deepcopy(self.base)
         base.t2i.load_state_dict(interpolate_weights(original, styled, alpha))
         scale = replace(self.scale, image_guidance=0.0) if alpha > 0 else self.scale
-        return Pipeline(scale, base, self.ssr, self.device)
+        pipe = Pipeline(scale, base, self.ssr, self.device)
+        pipe.plain = self.base
+        pipe.styled_from = check_number(styled_from, "styled_from", -MAX_LOG_SNR, MAX_LOG_SNR)
+        return pipe
 
     def stylize(
-        self, caption: str | list[str], style: str, alpha: float | None = None, seed: int = 0, **options
+        self,
+        caption: str | list[str],
+        style: str,
+        alpha: float = DEFAULT_ALPHA,
+        seed: int = 0,
+        styled_from: float = STYLED_FROM,
+        **options,
     ) -> Float[Tensor, "*n t 3 h w"]:
         """A clip of a caption in a style; see `in_style`, and `generate` for the `options`."""
-        return self.in_style(style, alpha).generate(caption, seed, **options)
+        return self.in_style(style, alpha, styled_from).generate(caption, seed, **options)
 
     def restyle(
         self,
@@ -142,7 +156,7 @@ class Pipeline:
         caption: str | list[str],
         style: str,
         strength: float = DEFAULT_STRENGTH,
-        alpha: float | None = None,
+        alpha: float = DEFAULT_ALPHA,
         seed: int = 0,
         **options,
     ) -> Float[Tensor, "*n t 3 h w"]:
@@ -233,6 +247,8 @@ class Pipeline:
     def _video_denoiser(self, tokens: Tensor, guidance: float | None, given: Tensor | None, single: Tensor) -> Denoiser:
         """The base model's denoiser; beside it the image net's guidance of clips of a single object, unless guidance is 1."""
         denoise = self._denoiser(self.base, tokens, guidance, given=given)
+        if self.plain is not None:
+            denoise = plain_until(self._denoiser(self.plain, tokens, guidance, given=given), denoise, self.styled_from)
         weight = single.to(self.device) * (0.0 if guidance == 1 else self.scale.image_guidance)
         return with_image_guidance(denoise, self.t2i, tokens, weight)
 

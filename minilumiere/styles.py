@@ -19,9 +19,6 @@ from torch.nn import functional as F
 
 from minilumiere.config import STYLES
 
-DEFAULT_ALPHA = {"outline": 0.7, "dotted": 0.65, "neon": 0.7}  # of the interpolation between original and styled weights
-DEFAULT_STRENGTH = 0.2  # of SDEdit
-
 MARGIN = 3.0  # units around a patch that a style may paint on
 RIM = 1.25  # units: width of an outline
 CORE = 0.3  # brightness within it

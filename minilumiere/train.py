@@ -219,9 +219,7 @@ def save(path: Path, metadata: dict, model: nn.Module, ema: nn.Module, optimiser
     write_checkpoint(path, tensors, metadata)
 
 
-def resume(
-    path: Path, identity: dict, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer
-) -> tuple[int, float]:
+def resume(path: Path, identity: dict, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
     """Restore what `save` wrote. Returns the step to go on from, and the minutes trained so far."""
     tensors, metadata = read_checkpoint(path, **identity)
     step = metadata["step"]

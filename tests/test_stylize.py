@@ -15,8 +15,8 @@ from minilumiere.models import trained
 from minilumiere.moving_digits import draw_scenes
 from minilumiere.pipeline import Pipeline
 from minilumiere.stages import STYLE_DIGITS, draw_styled_images, get_stage, somewhere_else
-from minilumiere.styles import DEFAULT_ALPHA, styled
-from minilumiere.stylize import interpolate_weights
+from minilumiere.styles import styled
+from minilumiere.stylize import FROM_THE_START, STYLED_FROM, interpolate_weights, plain_until
 from minilumiere.text import VOCABULARY
 
 CAPTION = "a red 3 moving right"
@@ -147,10 +147,31 @@ def test_what_is_moved_stays_whole_and_may_get_anywhere(seed, height, width, top
 
 
 def test_alpha_0_is_plain_generation_and_alpha_1_is_not(pipe):
-    plain = pipe.generate(CAPTION, seed=1, steps=2, super_resolution=False)
-    none, full = (pipe.stylize(CAPTION, "outline", alpha, seed=1, steps=2, super_resolution=False) for alpha in (0.0, 1.0))
+    options = {"seed": 1, "steps": 4, "super_resolution": False}
+    plain = pipe.generate(CAPTION, **options)
+    none, full = (pipe.stylize(CAPTION, "outline", alpha, **options) for alpha in (0.0, 1.0))
     assert torch.equal(none, plain) and (full - plain).abs().mean() > 1e-3
-    assert torch.equal(pipe.generate(CAPTION, seed=1, steps=2, super_resolution=False), plain), "the pipeline keeps its weights"
+    assert torch.equal(pipe.generate(CAPTION, **options), plain), "the pipeline keeps its weights"
+
+
+def test_styled_weights_come_in_at_a_noise_level(pipe):
+    options = {"seed": 1, "steps": 4, "super_resolution": False, "guidance": 1.0}  # 1: without image guidance
+    plain = pipe.generate(CAPTION, **options)
+    never, later, always = (
+        pipe.stylize(CAPTION, "outline", 1.0, styled_from=level, **options) for level in (15, STYLED_FROM, FROM_THE_START)
+    )
+    assert torch.equal(never, plain)
+    assert not torch.equal(later, plain) and not torch.equal(later, always)
+    styled = pipe.in_style("outline", 1.0)
+    assert torch.equal(later, styled.generate(CAPTION, **options)), "the default"
+    assert styled.plain is pipe.base and not torch.equal(styled.base.t2i.head.weight, pipe.t2i.head.weight)
+
+
+@given(level=st.floats(-15, 15), start=st.floats(-15, 15))
+def test_below_the_level_the_plain_denoiser_answers_and_from_it_on_the_styled_one(level, start):
+    one, other = torch.zeros(1), torch.ones(1)
+    answer = plain_until(lambda noisy, log_snr: one, lambda noisy, log_snr: other, start)(torch.zeros(1), torch.tensor([level]))
+    assert answer is (other if torch.tensor(level) >= start else one)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -179,6 +200,7 @@ def test_restyling_weakly_gives_the_clip_back_and_fully_forgets_it(pipe):
         (lambda pipe, video: pipe.stylize(CAPTION, "cubist"), "outline, dotted, neon"),
         (lambda pipe, video: pipe.stylize(CAPTION, 3), "outline, dotted, neon"),
         (lambda pipe, video: pipe.stylize(CAPTION, "outline", 1.5), "alpha must be from 0 to 1"),
+        (lambda pipe, video: pipe.stylize(CAPTION, "outline", styled_from=16), "styled_from must be from -15"),
         (lambda pipe, video: pipe.restyle(video, CAPTION, "outline", 0), "strength must be"),
         (lambda pipe, video: pipe.restyle(video, CAPTION, "outline", 1.2), "strength must be"),
         (lambda pipe, video: pipe.restyle(video[:3], CAPTION, "outline"), "factor 4"),
@@ -190,12 +212,8 @@ def test_bad_styles_and_ranges_are_refused(pipe, call, says):
         call(pipe, torch.ones(16, 3, 32, 32))
 
 
-def test_every_style_has_a_default_alpha_in_the_paper_s_range():
-    assert set(DEFAULT_ALPHA) == set(STYLES) and all(0.5 <= alpha <= 1 for alpha in DEFAULT_ALPHA.values())
-
-
 def test_the_tables_hold_every_alpha_and_strength(pipe, monkeypatch):
     monkeypatch.setenv("MINILUMIERE_SMOKE", "1")
     table = evaluate_styles(pipe, samples=2)
     assert all(table.count(f"  {style}  ") == 2 for style in STYLES)
-    assert table.count(" 0.25      1 ") == len(STYLES) and table.count("      2 ") == 3 * len(STYLES)
+    assert table.count(" 0.25           -15      1 ") == len(STYLES) and table.count("      2 ") == 3 * len(STYLES)
