@@ -41,7 +41,7 @@ def build_parser() -> Parser:
     generate.add_argument("--frames", type=int, help="a multiple of the temporal factor; default: the scale's")
     generate.add_argument("--image", help="file of the first frame, of output or base size")
     generate.add_argument("--style", help=f"one of {', '.join(STYLES)}; default: none")
-    generate.add_argument("--alpha", type=float, help="of the style's weights, 0 to 1; default: 1")
+    generate.add_argument("--alpha", type=float, help="of the style's weights, 0 to 1; default: the style's own")
     generate.add_argument("--no-super-resolution", action="store_true", help="save the base model's clip")
     generate.add_argument("--zoom", type=int, default=1, help="enlarge each pixel of the saved clip; default: 1")
 
@@ -68,7 +68,6 @@ def build_parser() -> Parser:
 
 def run_generate(options: argparse.Namespace) -> None:
     from minilumiere.pipeline import load
-    from minilumiere.stylize import DEFAULT_ALPHA
     from minilumiere.viz import check_format, save_video
 
     check_format(options.output)
@@ -76,7 +75,7 @@ def run_generate(options: argparse.Namespace) -> None:
         raise ValueError("--alpha needs a --style")
     pipe = load(options.scale, options.device)
     if options.style is not None:
-        pipe = pipe.in_style(options.style, DEFAULT_ALPHA if options.alpha is None else options.alpha)
+        pipe = pipe.in_style(options.style, options.alpha)
     begun = time.perf_counter()
     make = partial(pipe.image_to_video, options.image) if options.image else pipe.generate
     video = make(

@@ -78,7 +78,7 @@ def stylization(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[s
         columns = f"{'style score':>13}{'nearer':>9}{'motion':>9}{'digit':>9}"
         lines.append(f"  {style:<10}{'alpha':>6}{'from log-SNR':>14}{'clips':>7}{columns}")
         sweep = [(alpha, FROM_THE_START, few) for alpha in ALPHAS]
-        for alpha, start, n in [*sweep, (0.0, STYLED_FROM, samples), (DEFAULT_ALPHA, STYLED_FROM, samples)]:
+        for alpha, start, n in [*sweep, (0.0, STYLED_FROM, samples), (DEFAULT_ALPHA[style], STYLED_FROM, samples)]:
             styled = pipe.in_style(style, alpha, start)
             clips = plain[:n] if alpha == 0 else generate(styled, captions[:n], f"{style} {alpha} {start:.0f}")
             columns = judge_styled(pipe, clips, captions[:n], style)

@@ -117,8 +117,8 @@ class Pipeline:
         mask = outside_region(region, frames)
         return self.inpaint(image.unsqueeze(-4).expand(*mask.shape[:-3], 3, -1, -1), mask, caption, seed, **options)
 
-    def in_style(self, style: str, alpha: float = DEFAULT_ALPHA, styled_from: float = STYLED_FROM) -> "Pipeline":
-        """The same pipeline with styled spatial weights: α of the style, 1 - α of the original.
+    def in_style(self, style: str, alpha: float | None = None, styled_from: float = STYLED_FROM) -> "Pipeline":
+        """The same pipeline with styled spatial weights: α of the style, 1 - α of the original (default: the style's own α).
 
         They are used from a log-SNR on, -15 to 15 (-15, `FROM_THE_START`: as in the paper); until then the original ones. Of
         fewer than 4 steps, none is late enough. Images have no motion to lose, and are styled from the start.
@@ -128,7 +128,7 @@ class Pipeline:
 
         Raises `ValueError` for an unknown style, or an α or a log-SNR outside its range.
         """
-        check_style(style)
+        alpha = DEFAULT_ALPHA[check_style(style)] if alpha is None else alpha
         original, styled = self.t2i.state_dict(), trained(f"style-{style}", self.scale).to(self.device).state_dict()
         base = deepcopy(self.base)
         base.t2i.load_state_dict(interpolate_weights(original, styled, alpha))
@@ -142,7 +142,7 @@ class Pipeline:
         self,
         caption: str | list[str],
         style: str,
-        alpha: float = DEFAULT_ALPHA,
+        alpha: float | None = None,
         seed: int = 0,
         styled_from: float = STYLED_FROM,
         **options,
@@ -156,7 +156,7 @@ class Pipeline:
         caption: str | list[str],
         style: str,
         strength: float = DEFAULT_STRENGTH,
-        alpha: float = DEFAULT_ALPHA,
+        alpha: float | None = None,
         seed: int = 0,
         **options,
     ) -> Float[Tensor, "*n t 3 h w"]:

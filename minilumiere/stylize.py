@@ -22,7 +22,7 @@ from minilumiere.diffusion import MAX_LOG_SNR, Denoiser
 from minilumiere.unet import UNet
 from minilumiere.validate import check_number
 
-DEFAULT_ALPHA = 1.0
+DEFAULT_ALPHA = {"outline": 0.7, "dotted": 1.0, "neon": 1.0}  # whole, outlines are hard to read
 DEFAULT_STRENGTH = 0.2  # of SDEdit
 STYLED_FROM = -3.0  # log-SNR
 FROM_THE_START = -MAX_LOG_SNR  # as in the paper

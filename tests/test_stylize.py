@@ -16,7 +16,7 @@ from minilumiere.moving_digits import draw_scenes
 from minilumiere.pipeline import Pipeline
 from minilumiere.stages import STYLE_DIGITS, draw_styled_images, get_stage, somewhere_else
 from minilumiere.styles import styled
-from minilumiere.stylize import FROM_THE_START, STYLED_FROM, interpolate_weights, plain_until
+from minilumiere.stylize import DEFAULT_ALPHA, FROM_THE_START, STYLED_FROM, interpolate_weights, plain_until
 from minilumiere.text import VOCABULARY
 
 CAPTION = "a red 3 moving right"
@@ -210,6 +210,10 @@ def test_restyling_weakly_gives_the_clip_back_and_fully_forgets_it(pipe):
 def test_bad_styles_and_ranges_are_refused(pipe, call, says):
     with pytest.raises(ValueError, match=says):
         call(pipe, torch.ones(16, 3, 32, 32))
+
+
+def test_every_style_has_a_default_alpha_in_the_paper_s_range():
+    assert set(DEFAULT_ALPHA) == set(STYLES) and all(0.5 <= alpha <= 1 for alpha in DEFAULT_ALPHA.values())
 
 
 def test_the_tables_hold_every_alpha_and_strength(pipe, monkeypatch):
