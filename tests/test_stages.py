@@ -80,7 +80,7 @@ def test_given_pixels_are_the_clip_s_own_and_such_clips_keep_their_own_target():
 
 def test_the_base_learns_hidden_objects_then_circles_then_everything():
     def first(progress: float) -> tuple[torch.Tensor, set[str]]:
-        batch = RECIPES["base"].draw_at(progress, SCALES["tiny"], 24, torch.Generator().manual_seed(0), "cpu")
+        batch = RECIPES["base"].draw_at(progress, SCALES["tiny"], 48, torch.Generator().manual_seed(0), "cpu")
         said = [word for word, number in VOCABULARY.items() if (batch["tokens"] == number).any()]
         return batch["log_snr"], {word for word in said if word in ("and", "moving", "standing", "circling")}
 
