@@ -21,6 +21,7 @@ from minilumiere.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, FROM_THE_START,
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5)
+COLUMNS = f"{'style score':>13}{'nearer':>9}{'motion':>9}{'digit':>9}"  # of `judge_styled`
 
 
 def style_features(video: Float[Tensor, "t 3 h w"]) -> Float[Tensor, " 4"]:
@@ -75,14 +76,14 @@ def stylization(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[s
     plain = generate(pipe, captions, "plain")
     lines = []
     for style in STYLES:
-        columns = f"{'style score':>13}{'nearer':>9}{'motion':>9}{'digit':>9}"
-        lines.append(f"  {style:<10}{'alpha':>6}{'from log-SNR':>14}{'clips':>7}{columns}")
+        lines.append(f"  {style:<10}{'alpha':>6}{'from log-SNR':>14}{'clips':>7}{COLUMNS}")
         sweep = [(alpha, FROM_THE_START, few) for alpha in ALPHAS]
         for alpha, start, n in [*sweep, (0.0, STYLED_FROM, samples), (DEFAULT_ALPHA[style], STYLED_FROM, samples)]:
-            styled = pipe.in_style(style, alpha, start)
-            clips = plain[:n] if alpha == 0 else generate(styled, captions[:n], f"{style} {alpha} {start:.0f}")
-            columns = judge_styled(pipe, clips, captions[:n], style)
-            lines.append(f"  {'':<10}{alpha:>6.2f}{start:>14.0f}{n:>7}{columns}")
+            if alpha == 0:
+                clips = plain[:n]
+            else:
+                clips = generate(pipe.in_style(style, alpha, start), captions[:n], f"{style} {alpha} {start:.0f}")
+            lines.append(f"  {'':<10}{alpha:>6.2f}{start:>14.0f}{n:>7}" + judge_styled(pipe, clips, captions[:n], style))
     return lines
 
 
@@ -92,8 +93,7 @@ def restyling(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[str
     real = real_clips(pipe, captions, seed + 50)
     lines = []
     for style in STYLES:
-        columns = f"{'style score':>13}{'nearer':>9}{'motion':>9}{'digit':>9}{'path error':>12}"
-        lines.append(f"  {style:<10}{'strength':>9}{'clips':>7}{columns}")
+        lines.append(f"  {style:<10}{'strength':>9}{'clips':>7}{COLUMNS}{'path error':>12}")
         for strength, n in [(strength, few) for strength in STRENGTHS] + [(DEFAULT_STRENGTH, samples)]:
             sources, asked = real[:n], captions[:n]
             clips = torch.cat(
