@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NOTEBOOKS ?= *.ipynb
+PARALLEL := OMP_NUM_THREADS=1 "$(CURDIR)/$(BIN)/python" -m pytest --numprocesses auto --maxprocesses 4
+NBVAL := MINILUMIERE_SMOKE=1 $(PARALLEL) --dist loadfile --nbval-cell-timeout 120 -p no:cacheprovider
 .PHONY: demo test unit lint notebooks execute test-browser lab badges clean
 
 demo: .venv/demo                ## generate one clip
@@ -15,11 +17,11 @@ lint: .venv/test
 	$(BIN)/ruff format --check .
 
 unit: .venv/test
-	$(BIN)/python -m pytest tests
+	$(PARALLEL) --dist worksteal tests
 
 notebooks: .venv/test           ## run every notebook and compare with its stored outputs: strictly, then laxly
-	cd notebooks && MINILUMIERE_SMOKE=1 ../$(BIN)/python -m pytest --nbval --nbval-sanitize-with sanitize.cfg --nbval-cell-timeout 120 -p no:cacheprovider .
-	cd notebooks && MINILUMIERE_SMOKE=1 ../$(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout 120 -p no:cacheprovider .
+	cd notebooks && $(NBVAL) --nbval --nbval-sanitize-with sanitize.cfg .
+	cd notebooks && $(NBVAL) --nbval-lax .
 
 execute: .venv/test             ## make execute NOTEBOOKS=06*.ipynb: run notebooks anew, and keep their outputs
 	cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \

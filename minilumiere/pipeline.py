@@ -120,8 +120,8 @@ class Pipeline:
     def in_style(self, style: str, alpha: float | None = None, styled_from: float = STYLED_FROM) -> "Pipeline":
         """The same pipeline with styled spatial weights: α of the style, 1 - α of the original (default: the style's own α).
 
-        They are used from a log-SNR on, -15 to 15 (-15, `FROM_THE_START`: as in the paper); until then the original ones. Of
-        fewer than 4 steps, none is late enough. Images have no motion to lose, and are styled from the start.
+        They are used from a log-SNR on, -15 to 15 (-15, `FROM_THE_START`: as in the paper), and always for the last step;
+        until then the original ones. Images have no motion to lose, and are styled from the start.
 
         Styled, the image net guides no frames (see `appearance`): of four `dotted` captions, 3, 2 and 1 moved as asked
         at α = 0.5, 0.75 and 1 with its guidance, 4, 3 and 1 without, and all styles came out weaker.
@@ -213,9 +213,10 @@ class Pipeline:
         known, where = shrink(video * 2 - 1, mask, self.scale.size)
         given = given_pixels(known, where) if where.any() else None
         single = torch.tensor([len(parse_caption(caption)) == 1 for caption in captions])
-        denoise = self._video_denoiser(tokens, guidance, given, single)
-        noisy = self._noise(known.shape[1:], len(tokens), seed)
         levels = schedule(self._steps(steps), self.scale.video_shift, start, self.scale.tail)
+        styled_from = min(self.styled_from, float(levels[-2]))
+        denoise = self._video_denoiser(tokens, guidance, given, single, styled_from)
+        noisy = self._noise(known.shape[1:], len(tokens), seed)
         bar = "base" if progress else ""
         if start < 1:
             noisy = add_noise(known, noisy, levels[:1].to(self.device))
@@ -224,7 +225,8 @@ class Pipeline:
             result = denoise_along(denoise, noisy, levels, progress=bar)[1]
         else:
             words = tokenise(parts).to(self.device)
-            each = self._video_denoiser(words, guidance, None if given is None else given[owner], single[owner])
+            theirs = None if given is None else given[owner]
+            each = self._video_denoiser(words, guidance, theirs, single[owner], styled_from)
             result = sample_apart(each, denoise, noisy, owner, levels, bar)
         if copy_known:
             result = torch.where(where == 1, known, result)
@@ -244,11 +246,13 @@ class Pipeline:
         null = null_tokens(len(tokens)).to(self.device)
         return guided(*(partial(_call, model, words, given) for words in (tokens, null)), guidance)
 
-    def _video_denoiser(self, tokens: Tensor, guidance: float | None, given: Tensor | None, single: Tensor) -> Denoiser:
+    def _video_denoiser(
+        self, tokens: Tensor, guidance: float | None, given: Tensor | None, single: Tensor, styled_from: float
+    ) -> Denoiser:
         """The base model's denoiser; beside it the image net's guidance of clips of a single object, unless guidance is 1."""
         denoise = self._denoiser(self.base, tokens, guidance, given=given)
         if self.plain is not None:
-            denoise = plain_until(self._denoiser(self.plain, tokens, guidance, given=given), denoise, self.styled_from)
+            denoise = plain_until(self._denoiser(self.plain, tokens, guidance, given=given), denoise, styled_from)
         weight = single.to(self.device) * (0.0 if guidance == 1 else self.scale.image_guidance)
         return with_image_guidance(denoise, self.t2i, tokens, weight)
 

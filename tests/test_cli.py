@@ -66,7 +66,7 @@ def test_generate_from_an_image_begins_with_it(tmp_path):
 
 
 def test_generate_in_a_style(tmp_path):
-    arguments = ["generate", "a red 3 moving right", "--steps", "4", "--no-super-resolution", "-o", str(tmp_path / "out.gif")]
+    arguments = ["generate", "a red 3 moving right", "--steps", "2", "--no-super-resolution", "-o", str(tmp_path / "out.gif")]
     clips = []
     for more in (["--style", "neon", "--alpha", "0"], [], ["--style", "neon"]):
         assert main([*arguments, *more]) == 0
