@@ -62,7 +62,9 @@ def inpainting(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
     """Half the frame is hidden, or a box of half its side that moves. Of the object, a part must be hidden and a part known.
 
     PSNR asks for the mean of all that could be hidden, not for one case of it: the squared error of a perfect sample is
-    twice that of the mean (Blau and Michaeli 2018), 3 dB. So the net's mean, x̂ after a single step, is measured too.
+    twice that of the mean (Blau and Michaeli 2018), 3 dB. So the net's mean, x̂ after a single step, is measured too. And
+    it asks for the exact place: real clips that are moved by 0.25, 0.5, 0.75, 1, 1.5 of 32 have 13.9, 7.9, 5.4, 3.0, 0.7 dB
+    (half hidden, 64 clips of `tiny`).
     """
     rows = []
     for kind in ("half", "moving box"):
