@@ -8,6 +8,7 @@ principal components of the channels (as Tumanyan et al. 2023 show features of a
 Used in notebook 10.
 """
 
+import gc
 import io
 from typing import NamedTuple
 
@@ -160,7 +161,12 @@ def feature_explorer(
     def draw(change=None) -> None:
         if not fitting:
             chosen = (layer.value, frame.value, channel.value, row.value, head.value)
-            picture.value = to_png(render(recordings[noise.value], *chosen))
+            gc.disable()  # a figure ends as circular garbage: taken while young, it makes no full collection (0.12 s) fall due
+            try:
+                picture.value = to_png(render(recordings[noise.value], *chosen))
+            finally:
+                gc.enable()
+                gc.collect(0)
 
     def fit(change=None) -> None:
         """Give the sliders the ranges of the layer; each stays where it is, relative to its range. Then draw once."""
