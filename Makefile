@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 NOTEBOOKS ?= *.ipynb
+# As many processes as cores, but no more than four, of one thread each.
 PARALLEL := OMP_NUM_THREADS=1 "$(CURDIR)/$(BIN)/python" -m pytest --numprocesses auto --maxprocesses 4
 NBVAL := MINILUMIERE_SMOKE=1 $(PARALLEL) --dist loadfile --nbval-cell-timeout 120 -p no:cacheprovider
 .PHONY: demo test unit lint notebooks execute test-browser lab badges clean

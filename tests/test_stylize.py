@@ -146,7 +146,7 @@ def test_what_is_moved_stays_whole_and_may_get_anywhere(seed, height, width, top
 # Use
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
 def test_alpha_0_is_plain_generation_and_alpha_1_is_not(pipe, steps):
     options = {"seed": 1, "steps": steps, "super_resolution": False}
     plain = pipe.generate(CAPTION, **options)
@@ -177,7 +177,7 @@ def test_below_the_level_the_plain_denoiser_answers_and_from_it_on_the_styled_on
 
 @pytest.mark.parametrize("style", STYLES)
 def test_shipped_styles_look_like_their_style(pipe, style):
-    """Not a measurement (that is `minilumiere evaluate --tasks`): images, which do not depend on temporal layers."""
+    """Not a measurement (that is `minilumiere evaluate --styles`): images, which do not depend on temporal layers."""
     captions = ["a red 3", "a green 7", "a blue 0", "a white 5", "a cyan 2", "a yellow 1"]
     styled_images = pipe.in_style(style, 1.0).generate_image(captions, seed=0)
     plain = pipe.generate_image(captions, seed=0)
