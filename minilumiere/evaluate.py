@@ -1,9 +1,12 @@
 """Measure a scale: the judge on real and on generated clips of the same captions, and the joins of super-resolution.
 
-The captions are drawn from seeds that training never uses; real clips are drawn with the test glyphs.
+The captions are drawn from seeds that training never uses; real clips are drawn with the test glyphs. Whether a video model
+composes is asked with captions of `UNSEEN_PAIRS`, whether it goes on in time with clips longer than those of its training.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import cycle
 
 import torch
 from jaxtyping import Float
@@ -12,12 +15,14 @@ from tqdm import tqdm
 
 from minilumiere.captions import format_caption, parse_caption
 from minilumiere.judge import assess
-from minilumiere.moving_digits import draw_scenes, random_subjects
+from minilumiere.moving_digits import UNSEEN_PAIRS, draw_scenes, random_subjects
 from minilumiere.multidiffusion import temporal_windows
 from minilumiere.pipeline import Pipeline
 
 EVALUATION_SEED = 2**40  # far from the seeds of training steps
 BATCH = 8
+AT_JOINS = 16  # clips at most, whose joins are looked at
+Judged = list[list[dict]]  # of each clip, what the judge says of each object: `objects` of `judge.assess`
 
 
 def evaluation_captions(n: int, objects: int, seed: int = 0) -> list[str]:
@@ -26,39 +31,76 @@ def evaluation_captions(n: int, objects: int, seed: int = 0) -> list[str]:
     return [format_caption(random_subjects(generator, two=objects - 1)) for _ in range(n)]
 
 
+def of_unseen_pairs(captions: list[str]) -> list[str]:
+    """Captions of one object with other digits and colours: the `UNSEEN_PAIRS` in turn. Motion and speed stay."""
+    pairs = zip(captions, cycle(UNSEEN_PAIRS), strict=False)
+    return [str(replace(parse_caption(caption)[0], colour=colour, digit=digit)) for caption, (colour, digit) in pairs]
+
+
+def is_seen(caption: str) -> bool:
+    """Can every object's colour and digit be in a training video?"""
+    return all((subject.colour, subject.digit) not in UNSEEN_PAIRS for subject in parse_caption(caption))
+
+
 def batches(captions: list[str], what: str) -> Iterator[slice]:
     """Slices of so many captions as go through the model at once, with a progress bar."""
     for i in tqdm(range(0, len(captions), BATCH), what, leave=False):
         yield slice(i, i + BATCH)
 
 
-def generate_clips(pipe: Pipeline, captions: list[str], seed: int = 0, **options) -> Float[Tensor, "n t 3 h w"]:
-    """Generated clips of all captions, in batches, with a progress bar."""
-    parts = batches(captions, "generating")
-    clips = [pipe.generate(captions[part], seed=EVALUATION_SEED + 1000 * seed + part.start, **options) for part in parts]
-    return torch.cat(clips).cpu()
-
-
-def real_clips(pipe: Pipeline, captions: list[str], seed: int = 0) -> Float[Tensor, "n t 3 h w"]:
+def real_clips(pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None) -> Float[Tensor, "n t 3 h w"]:
     """Ground truth of all captions with test glyphs, at the output size."""
     generator = torch.Generator().manual_seed(EVALUATION_SEED + seed)
     size, subjects = pipe.scale.output_size, [parse_caption(caption) for caption in captions]
-    return draw_scenes(subjects, generator, pipe.scale.frames, size, size, "test")[0]
+    return draw_scenes(subjects, generator, frames or pipe.scale.frames, size, size, "test")[0]
 
 
-def score(clips: Float[Tensor, "n t 3 h w"], captions: list[str]) -> dict[str, float]:
+def judge_all(clips: Float[Tensor, "n t 3 h w"], captions: list[str]) -> Judged:
+    """What the judge says of every clip."""
+    return [assess(clip, caption)["objects"] for clip, caption in zip(clips, captions, strict=True)]
+
+
+def judge_real(pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None) -> Judged:
+    """The judge on ground truth, in batches: no more clips are in memory at once."""
+    judged = []
+    for part in batches(captions, "drawing"):
+        judged += judge_all(real_clips(pipe, captions[part], seed + part.start, frames), captions[part])
+    return judged
+
+
+def judge_generated(pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None) -> Judged:
+    """The judge on generated clips, in batches. The i-th caption's noise is the same for all lists of captions."""
+    judged = []
+    for part in batches(captions, "generating"):
+        clips = pipe.generate(captions[part], seed=EVALUATION_SEED + 1000 * seed + part.start, frames=frames)
+        judged += judge_all(clips, captions[part])
+    return judged
+
+
+def score(judged: Judged) -> dict[str, float]:
     """Shares in [0, 1] of clips for which all objects of the caption are right, and the mean distance to the ideal path."""
-    rows = [assess(clip, caption)["objects"] for clip, caption in zip(clips, captions, strict=True)]
 
     def share(right: Callable[[dict], bool]) -> float:
-        return sum(all(right(thing) for thing in row) for row in rows) / len(rows)
+        return sum(all(right(thing) for thing in things) for things in judged) / len(judged)
 
     scores = {key: share(lambda thing, key=key: thing["agrees"][key]) for key in ("digit", "colour", "motion", "speed")}
     scores["colour and motion"] = share(lambda thing: thing["agrees"]["colour"] and thing["agrees"]["motion"])
+    scores["all four"] = share(lambda thing: all(thing["agrees"].values()))
     scores["same digit first and last"] = share(lambda thing: thing["same_digit"])
-    scores["everything"] = share(lambda thing: all(thing["agrees"].values()) and thing["same_digit"])
-    scores["path error (units of 32)"] = sum(thing["path_rms"] for row in rows for thing in row) / sum(map(len, rows))
+    scores["same digit on all frames"] = share(lambda thing: thing["constant_digit"] == 1)
+    scores["everything"] = share(lambda thing: all(thing["agrees"].values()) and thing["constant_digit"] == 1)
+    scores["path error (units of 32)"] = sum(thing["path_rms"] for row in judged for thing in row) / sum(map(len, judged))
     return scores
+
+
+def table(title: str, columns: dict[str, Judged]) -> list[str]:
+    """The scores as lines, a column each."""
+    scores = {name: score(judged) for name, judged in columns.items()}
+    lines = ["", f"{title:<34}" + "".join(f"{name:>12}" for name in scores)]
+    for key in next(iter(scores.values())):
+        shown = "{:.2f}" if "error" in key else "{:.1%}"
+        lines.append(f"  {key:<32}" + "".join(f"{shown.format(column[key]):>12}" for column in scores.values()))
+    return lines
 
 
 def join_ratio(clips: Float[Tensor, "n t 3 h w"], joins: list[int]) -> float:
@@ -69,9 +111,11 @@ def join_ratio(clips: Float[Tensor, "n t 3 h w"], joins: list[int]) -> float:
     return float(difference[at_join].mean() / difference[~at_join].mean())
 
 
-def compare_joins(pipe: Pipeline, captions: list[str]) -> dict[str, float]:
+def compare_joins(pipe: Pipeline, captions: list[str], frames: int | None = None) -> dict[str, float]:
     """The join ratio with MultiDiffusion, and with windows enlarged on their own and put end to end."""
-    low = generate_clips(pipe, captions, super_resolution=False).to(pipe.device)
+    parts = batches(captions, "generating")
+    options = {"frames": frames, "super_resolution": False}
+    low = torch.cat([pipe.generate(captions[part], EVALUATION_SEED + part.start, **options) for part in parts])
     windows = temporal_windows(low.shape[1], pipe.scale.window, pipe.scale.overlap)
     joins = sorted({edge for window in windows for edge in (window.start, window.stop)} - {0, low.shape[1]})
     joint, apart = [], []
@@ -84,17 +128,28 @@ def compare_joins(pipe: Pipeline, captions: list[str]) -> dict[str, float]:
     return {"with MultiDiffusion": join_ratio(torch.stack(joint), joins), "without": join_ratio(torch.stack(apart), ends)}
 
 
-def evaluate(pipe: Pipeline, samples: int = 128, seed: int = 0) -> str:
-    """One table, real beside generated: `samples` one-object captions, half as many of two objects, joins on an eighth."""
-    lines = [f"{pipe.scale.name}: judged at {pipe.scale.output_size} pixels, {pipe.scale.frames} frames, seed {seed}"]
-    for objects, count in ((1, samples), (2, max(1, samples // 2))):
-        captions = evaluation_captions(count, objects, seed)
-        real = score(real_clips(pipe, captions, seed), captions)
-        generated = score(generate_clips(pipe, captions, seed), captions)
-        lines += ["", f"{f'{count} captions of {objects} object(s)':<34}{'real':>10}{'generated':>12}"]
-        for key, value in real.items():
-            text = "{:.2f}" if "error" in key else "{:.1%}"
-            lines.append(f"  {key:<32}{text.format(value):>10}{text.format(generated[key]):>12}")
-    joins = compare_joins(pipe, evaluation_captions(max(1, samples // 8), 1, seed + 1))
-    lines += ["", "adjacent-frame difference at window joins, relative to elsewhere"]
-    return "\n".join([*lines, *(f"  {key:<32}{value:>22.3f}" for key, value in joins.items())])
+def evaluate(pipe: Pipeline, samples: int = 128, seed: int = 0, frames: int | None = None) -> str:
+    """Tables, real beside generated: `samples` captions of one object, half as many of two, joins on an eighth or `AT_JOINS`.
+
+    The captions of one object are asked once more with a digit and a colour that are in no training video together;
+    motions, speeds and noise are the same. `frames`: as of `Pipeline.generate`.
+    """
+    one, two = evaluation_captions(samples, 1, seed), evaluation_captions(max(1, samples // 2), 2, seed)
+    generated, unseen = (judge_generated(pipe, captions, seed, frames) for captions in (one, of_unseen_pairs(one)))
+    seen = [things for things, caption in zip(generated, one, strict=True) if is_seen(caption)]
+    columns = {"real": judge_real(pipe, one, seed, frames), "generated": generated}
+    columns |= {"seen pairs": seen, "unseen": unseen} if seen else {"unseen": unseen}
+    pair = {"real": judge_real(pipe, two, seed, frames), "generated": judge_generated(pipe, two, seed, frames)}
+    joins = compare_joins(pipe, evaluation_captions(max(1, min(samples // 8, AT_JOINS)), 1, seed + 1), frames)
+    size = pipe.scale.output_size
+    return "\n".join(
+        [
+            f"{pipe.scale.name}: judged at {size} pixels, {frames or pipe.scale.frames} frames, seed {seed}",
+            *table(f"captions of one object: {samples}", columns),
+            f"  seen: {len(seen)} of the captions, whose (colour, digit) occurs in training videos; unseen: all, with others",
+            *table(f"captions of two objects: {len(two)}", pair),
+            "",
+            "adjacent-frame difference at window joins, relative to elsewhere",
+            *(f"  {key:<32}{value:>24.3f}" for key, value in joins.items()),
+        ]
+    )

@@ -41,7 +41,7 @@ class Reading:
     motion: str
     speed: str
     same_digit: bool  # on the first frame as on the last
-    constant_digit: float  # share of the frames that show the digit read
+    constant_digit: float  # share of the frames that do not hide most of it which show the digit read
     path_rms: float  # units: RMS distance of the centroid to the best ideal path
 
 
@@ -73,8 +73,8 @@ def colour_masses(video: Float[Tensor, "t 3 h w"]) -> Float[Tensor, "t colours h
     palette = PALETTE.to(video)
     cosine = torch.einsum("tchw,kc->tkhw", video, palette / palette.norm(dim=1, keepdim=True))
     brightness = video.amax(dim=1, keepdim=True)
-    nearest = F.one_hot(cosine.argmax(dim=1), len(palette)).movedim(-1, 1)
-    return nearest * torch.where(brightness > DARK, brightness, 0)
+    nearest = cosine.argmax(dim=1, keepdim=True)
+    return torch.zeros_like(cosine).scatter_(1, nearest, torch.where(brightness > DARK, brightness, 0))
 
 
 def centroids(mass: Float[Tensor, "t h w"]) -> tuple[Float[Tensor, "t 2"], Float[Tensor, " t"]]:
@@ -113,11 +113,12 @@ def _read_object(mass: Tensor, colour: str, classifier: DigitClassifier) -> Read
         colour = ""
     logits = classifier(crops(mass, centre, classifier.crop))  # t 10
     visible = total > 0.7 * total.median()  # the other frames show it in part, behind another object
-    digit = int(logits[visible].log_softmax(1).mean(0).argmax()) if visible.any() else int(logits.mean(0).argmax())
+    shown = visible if visible.any() else torch.ones_like(visible)
+    digit = int(logits[shown].log_softmax(1).mean(0).argmax())
     per_frame = logits.argmax(1)
     motion, speed, rms = read_motion(centre, visible)
     same = bool(per_frame[0] == per_frame[-1])
-    return Reading(digit, colour, motion, speed, same, float((per_frame == digit).float().mean()), rms)
+    return Reading(digit, colour, motion, speed, same, float((per_frame[shown] == digit).float().mean()), rms)
 
 
 def read_motion(centre: Float[Tensor, "t 2"], visible: Tensor) -> tuple[str, str, float]:

@@ -88,13 +88,6 @@ def test_info_lists_the_shipped_weights(capsys):
     assert all(name in text for name in ("t2i", "base", "ssr-image", "ssr", "judge", "32x32 -> 64x64"))
 
 
-def test_evaluate_prints_real_beside_generated(capsys, monkeypatch):
-    monkeypatch.setenv("MINILUMIERE_SMOKE", "1")
-    assert main(["evaluate", "--samples", "2"]) == 0
-    text = capsys.readouterr().out
-    assert "real" in text and "generated" in text and "MultiDiffusion" in text
-
-
 def test_as_a_module_with_an_exit_code():
     run = subprocess.run([sys.executable, "-m", "minilumiere", "generate", "a rad 3"], capture_output=True, text=True)
     assert run.returncode == 2 and "red" in run.stderr and run.stderr.count("\n") == 1

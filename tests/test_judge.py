@@ -231,7 +231,7 @@ def test_digit_is_not_read_off_frames_that_hide_most_of_it():
         return torch.where(crop.sum((1, 2, 3)) < 0.7 * whole, 1, 4)
 
     assert read(video, Scripted(say))[0].digit == 4
-    assert read(video, Scripted(say))[0].constant_digit == pytest.approx(5 / 9)
+    assert read(video, Scripted(say))[0].constant_digit == 1, "all frames that show it agree"
 
 
 def test_classifier_of_another_crop_works():
