@@ -42,16 +42,17 @@ def sample_apart(
     noise: Float[Tensor, "b ..."],
     owner: Int[Tensor, " m"],
     levels: Float[Tensor, " steps+1"],
+    order: int = 1,
     progress: str = "",
 ) -> Float[Tensor, "b ..."]:
     """Clean data in [-1, 1] from `noise`, along the `levels` of a `schedule`.
 
     `each` denoises m parts, `whole` the b clips that they make up; part i belongs to clip `owner[i]`, every clip has one,
-    and the parts of a clip stand together. Clips of one part are sampled as ever.
+    and the parts of a clip stand together. Clips of one part are sampled as ever. `order`: see `denoise_along`.
     """
     apart = max(1, min(int((levels < TOGETHER).sum()), len(levels) - 2))  # steps; the last is together
-    noisy, clean = denoise_along(each, noise_of_parts(noise, owner), levels[: apart + 1], progress=progress)
-    return denoise_along(whole, put_together(noisy, clean, owner, levels[apart]), levels[apart:])[1]
+    noisy, clean = denoise_along(each, noise_of_parts(noise, owner), levels[: apart + 1], order=order, progress=progress)
+    return denoise_along(whole, put_together(noisy, clean, owner, levels[apart]), levels[apart:], order=order)[1]
 
 
 def noise_of_parts(noise: Float[Tensor, "b ..."], owner: Int[Tensor, " m"]) -> Float[Tensor, "m ..."]:

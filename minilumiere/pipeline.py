@@ -217,17 +217,17 @@ class Pipeline:
         styled_from = min(self.styled_from, float(levels[-2]))
         denoise = self._video_denoiser(tokens, guidance, given, single, styled_from)
         noisy = self._noise(known.shape[1:], len(tokens), seed)
-        bar = "base" if progress else ""
+        sampler = {"order": self.scale.order, "progress": "base" if progress else ""}
         if start < 1:
             noisy = add_noise(known, noisy, levels[:1].to(self.device))
         parts, owner = take_apart(captions, [start == 1 and not place.any() for place in where])
         if len(parts) == len(captions):
-            result = denoise_along(denoise, noisy, levels, progress=bar)[1]
+            result = denoise_along(denoise, noisy, levels, **sampler)[1]
         else:
             words = tokenise(parts).to(self.device)
             theirs = None if given is None else given[owner]
             each = self._video_denoiser(words, guidance, theirs, single[owner], styled_from)
-            result = sample_apart(each, denoise, noisy, owner, levels, bar)
+            result = sample_apart(each, denoise, noisy, owner, levels, **sampler)
         if copy_known:
             result = torch.where(where == 1, known, result)
         if super_resolution:

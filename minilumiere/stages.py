@@ -26,9 +26,11 @@ from minilumiere.moving_digits import draw_scenes, random_subjects
 from minilumiere.superres import TRAIN_AUGMENTATION, condition
 from minilumiere.training_clips import (
     HIDDEN,
+    NARROWLY,
     TURNING,
     Batch,
     draw_hidden_videos,
+    draw_narrow_videos,
     draw_turning_videos,
     draw_videos,
     random_normal,
@@ -192,7 +194,7 @@ RECIPES: dict[str, Stage] = {
         steps={"tiny": 8000, "full": 8000},
         batch={"tiny": 8, "full": 16},
         rate=1e-3,
-        curriculum=((HIDDEN, draw_hidden_videos), (TURNING, draw_turning_videos)),
+        curriculum=((HIDDEN, draw_hidden_videos), (NARROWLY, draw_narrow_videos), (TURNING, draw_turning_videos)),
     ),
     "conditioned": Stage(
         build=partial(build, "conditioned"),

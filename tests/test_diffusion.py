@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +14,7 @@ from minilumiere.diffusion import (
     alpha_sigma,
     clean_and_noise,
     ddim_step,
+    denoise_along,
     expected_clean,
     guided,
     log_snr_at,
@@ -137,6 +138,49 @@ def test_a_whole_ddim_run_is_that_of_diffusers(scheduler):
         now, after = (log_snr_of(scheduler, torch.stack([at, at])) for at in (timestep, timestep - 50))
         ours = ddim_step(ours, clean_and_noise(ours, net(ours), now)[0], now, after)
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 12])
+def test_the_second_order_is_the_multistep_solver_of_diffusers(steps):
+    """With our levels in its place; its last step is of first order when there are few (`lower_order_final`)."""
+
+    def net(noisy: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        return (1.3 * noisy).sin() + 0.2 * noisy.roll(1, -1) + 0.1 * log_snr[:, None, None, None].tanh()
+
+    levels, noise = schedule(steps, -3.0), normal(2, 3, 4, 4)
+    theirs = DPMSolverMultistepScheduler(prediction_type="v_prediction", algorithm_type="dpmsolver++", lower_order_final=True)
+    theirs.set_timesteps(steps)
+    theirs.sigmas = (-levels.double() / 2).exp().float()  # they write σ/α
+    x = noise
+    for level, timestep in zip(levels[:-1], theirs.timesteps, strict=True):
+        x = theirs.step(net(x, level.expand(2)), timestep, x).prev_sample
+    ours = denoise_along(net, noise, levels, order=2, clip=False)[0]
+    torch.testing.assert_close(ours, x, atol=2e-3, rtol=1e-3)
+    if steps > 2:
+        assert (ours - denoise_along(net, noise, levels, clip=False)[0]).abs().max() > 0.01, "and not DDIM"
+
+
+def test_the_second_order_comes_nearer_with_the_same_steps():
+    """x ~ N(0.4, 0.7²): where every noise ends is known exactly, and the errors fall by about 2 and 4 when steps double."""
+
+    def v(noisy: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        alpha, sigma = alpha_sigma(log_snr, noisy)
+        clean = 0.4 + alpha * 0.49 / (alpha**2 * 0.49 + sigma**2) * (noisy - alpha * 0.4)
+        return (alpha * noisy - clean) / sigma
+
+    noise = torch.linspace(-2, 2, 9)[None]
+
+    def error(steps: int, order: int) -> float:
+        levels = torch.linspace(-8, 8, steps + 1)
+        start, end = (alpha_sigma(level, noise) for level in (levels[:1], levels[-1:]))
+        spread = [(alpha**2 * 0.49 + sigma**2).sqrt() for alpha, sigma in (start, end)]
+        exact = end[0] * 0.4 + spread[1] / spread[0] * (noise - start[0] * 0.4)
+        return float((denoise_along(v, noise, levels, order=order, clip=False)[0] - exact).abs().max())
+
+    for steps in (20, 40):
+        assert error(2 * steps, 1) / error(steps, 1) == pytest.approx(1 / 2, abs=0.1)
+        assert error(2 * steps, 2) / error(steps, 2) == pytest.approx(1 / 4, abs=0.1)
+        assert error(steps, 2) < error(steps, 1) / 3
 
 
 # Times for training.

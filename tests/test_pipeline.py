@@ -1,5 +1,7 @@
 """The shipped `tiny` weights, used as a user would."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -28,6 +30,13 @@ def test_a_list_gives_a_batch_whose_clips_do_not_depend_on_their_company(pipe):
     torch.testing.assert_close(both[0], pipe.generate(CAPTION, seed=3, steps=2, super_resolution=False), atol=1e-4, rtol=0)
     alone = pipe.generate("a blue 7 moving left", seed=4, steps=2, super_resolution=False)  # the i-th clip has seed + i
     torch.testing.assert_close(both[1], alone, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("caption", [CAPTION, "a red 3 moving right and a blue 7 moving up"])
+def test_the_sampler_is_of_the_scale_s_order(pipe, caption):
+    second = Pipeline(replace(pipe.scale, order=2), pipe.base, pipe.ssr, pipe.device)
+    first, other = (each.generate(caption, steps=8, frames=4, super_resolution=False) for each in (pipe, second))
+    assert (first - other).abs().max() > 0.01 and (first - other).square().mean().sqrt() < 0.1
 
 
 def test_same_seed_same_clip_other_seed_other_clip(pipe):

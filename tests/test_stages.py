@@ -8,7 +8,7 @@ from minilumiere.diffusion import add_noise, clean_and_noise, velocity
 from minilumiere.moving_digits import random_paths
 from minilumiere.stages import RECIPES
 from minilumiere.text import VOCABULARY
-from minilumiere.training_clips import HIDDEN, STABLE_BELOW, STABLE_SCENES, TURNING, spread_at, with_stable_targets
+from minilumiere.training_clips import HIDDEN, NARROWLY, STABLE_BELOW, STABLE_SCENES, TURNING, spread_at, with_stable_targets
 
 
 def numbered(asked: list) -> torch.Tensor:
@@ -78,7 +78,7 @@ def test_given_pixels_are_the_clip_s_own_and_such_clips_keep_their_own_target():
     assert not RECIPES["base"].draw(scale, 4, generator, "cpu")["given"].any()
 
 
-def test_the_base_learns_hidden_objects_then_circles_then_everything():
+def test_the_base_learns_hidden_objects_then_everything_then_circles_then_everything():
     def first(progress: float) -> tuple[torch.Tensor, set[str]]:
         batch = RECIPES["base"].draw_at(progress, SCALES["tiny"], 48, torch.Generator().manual_seed(0), "cpu")
         said = [word for word, number in VOCABULARY.items() if (batch["tokens"] == number).any()]
@@ -87,6 +87,8 @@ def test_the_base_learns_hidden_objects_then_circles_then_everything():
     levels, words = first(0.0)
     assert (levels < STABLE_BELOW).float().mean() > 0.9 and words == {"moving", "standing", "circling"}
     levels, words = first(HIDDEN)
+    assert levels.max() > 0 and words == {"and", "moving", "standing", "circling"}
+    levels, words = first(NARROWLY)
     assert -6.5 <= levels.min() < -6 and -4 < levels.max() <= -3.5 and words == {"circling"}
     levels, words = first(TURNING)
     assert levels.max() > 0 and words == {"and", "moving", "standing", "circling"}
@@ -94,7 +96,7 @@ def test_the_base_learns_hidden_objects_then_circles_then_everything():
 
 def test_circles_start_narrowly_and_spread_before_the_curriculum_moves_on(monkeypatch):
     """What is drawn, too: `draw_turning_videos` hands its spread down to the paths."""
-    spreads = [spread_at(HIDDEN + (TURNING - HIDDEN) * share) for share in (0.0, 0.05, 0.3, 0.6, 0.7, 1.0)]
+    spreads = [spread_at(NARROWLY + (TURNING - NARROWLY) * share) for share in (0.0, 0.05, 0.3, 0.6, 0.7, 1.0)]
     assert spreads[0] == spreads[1] == 0.1 and spreads[4:] == [1, 1] and 0.1 < spreads[2] < spreads[3] < 1
     used = []
 
@@ -103,6 +105,13 @@ def test_circles_start_narrowly_and_spread_before_the_curriculum_moves_on(monkey
         return random_paths(subjects, generator, frames, spread)
 
     monkeypatch.setattr("minilumiere.moving_digits.random_paths", watch)
-    for progress in (HIDDEN, HIDDEN + 0.3 * (TURNING - HIDDEN), 0.5):
+    for progress, expected in (
+        (0.0, 0.1),
+        (HIDDEN, 0.1),
+        (NARROWLY, 0.1),
+        (NARROWLY + 0.3 * (TURNING - NARROWLY), spreads[2]),
+        (TURNING, 1.0),
+    ):
+        used.clear()
         RECIPES["base"].draw_at(progress, SCALES["tiny"], 2, torch.Generator().manual_seed(0), "cpu")
-    assert used[:2] == spreads[:1] + spreads[2:3] and set(used[2:]) == {1.0}
+        assert set(used) == {expected}
