@@ -60,7 +60,7 @@ class Scale:
     video_shift: float = -5.0
     ssr_shift: float = -2.0
     steps: int = 28  # default sampling steps of the base model
-    order: int = 1  # of its sampler (see `diffusion.denoise_along`)
+    order: int = 1  # of its sampler (see `diffusion.denoise_along`); tests/benchmarks/README.md compares them
     ssr_steps: int = 8
     tail: int = 3  # of either's steps: small ones at the end (see `diffusion.schedule`); without, speckle is left on the black
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
