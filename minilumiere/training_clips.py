@@ -1,8 +1,9 @@
 """The clips that the base STUNet is trained on, as batches: captions, noise, v, given pixels. The curriculum is here.
 
-    draw_hidden_videos ─► draw_narrow_videos ─► draw_turning_videos ─► draw_videos
-    5 % of the steps:     to 50 %: everything,  to 65 %: circles only,   everything
-    strongest noise       circles from one end  from farther and farther
+    draw_hidden_videos ─── 5 % of the steps: one object, the strongest noise
+    draw_narrow_videos ─── to 50 %: everything, but circles start near one place
+    draw_turning_videos ── to 65 %: circles only, from farther and farther away
+    draw_videos ────────── everything
 
 What is taught first and why was found by training at `tiny`; our choice: the paper is silent. Notebook 06.
 """
@@ -88,8 +89,8 @@ def draw_narrow_videos(scale: Scale, n: int, generator: torch.Generator, device:
 def draw_turning_videos(scale: Scale, n: int, generator: torch.Generator, device: str, progress: float) -> Batch:
     """Then circles only, in noise in which their directions matter, while their starts spread.
 
-    Only a net that tracks objects in noise has a use for their directions. With this right after `draw_hidden_videos`, in 800
-    steps of 8 clips, `tiny` learnt neither, and unlearnt "left" and "right" (`tests/benchmarks/words.py`: under 0.0001).
+    Only a net that follows objects through noise has a use for directions. With this right after `draw_hidden_videos`, `tiny`
+    knew no direction at all after 800 steps of 8 clips; where it is now, it knew all of them (`data/README.md`).
     """
     spread = spread_at(progress)
     return draw_videos(scale, n, generator, device, two=0.0, motions=CIRCLING, bare=0.0, band=(-6.5, -3.5), spread=spread)
