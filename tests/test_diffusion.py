@@ -183,6 +183,12 @@ def test_the_second_order_comes_nearer_with_the_same_steps():
         assert error(steps, 2) < error(steps, 1) / 3
 
 
+@pytest.mark.parametrize(("order", "eta"), [(0, 0.0), (3, 0.0), (2, 0.5)])
+def test_orders_that_there_are_not_are_errors(order, eta):
+    with pytest.raises(ValueError, match=f"got order {order} and eta {eta}"):
+        denoise_along(lambda noisy, log_snr: noisy, normal(1, 3, 4, 4), schedule(3, 0.0), order=order, eta=eta)
+
+
 # Times for training.
 
 
