@@ -90,7 +90,7 @@ def draw_turning_videos(scale: Scale, n: int, generator: torch.Generator, device
     """Then circles only, in noise in which their directions matter, while their starts spread.
 
     Only a net that follows objects through noise has a use for directions. With this right after `draw_hidden_videos`, `tiny`
-    knew no direction at all after 800 steps of 8 clips; where it is now, it knew all of them (`data/README.md`).
+    knew no direction at all after 700 steps of 8 clips; where it is now, it knew all of them (`data/README.md`).
     """
     spread = spread_at(progress)
     return draw_videos(scale, n, generator, device, two=0.0, motions=CIRCLING, bare=0.0, band=(-6.5, -3.5), spread=spread)

@@ -20,9 +20,9 @@ MANY = 96
 COLUMNS = ("digit", "motion", "all four", "same digit first and last", "same digit on all frames")
 
 
-def base_clips(pipe: Pipeline, captions: list[str], steps: int) -> Tensor:
+def base_clips(pipe: Pipeline, captions: list[str]) -> Tensor:
     """The first captions' base clips, n t 3 h w."""
-    return pipe.generate(captions[:BATCH], EVALUATION_SEED, steps=steps, super_resolution=False)
+    return pipe.generate(captions[:BATCH], EVALUATION_SEED, super_resolution=False)
 
 
 if __name__ == "__main__":
@@ -37,12 +37,12 @@ if __name__ == "__main__":
     def with_sampler(steps: int, order: int) -> Pipeline:
         return Pipeline(replace(trained.scale, steps=steps, order=order), trained.base, trained.ssr, trained.device)
 
-    best = base_clips(with_sampler(MANY, 2), captions, MANY)
+    best = base_clips(with_sampler(MANY, 2), captions)
     print(f"{'order':>5}{'steps':>7}{f'to {MANY} steps':>14}{'seconds':>9}  " + ", ".join((*COLUMNS, "path error")))
     for order in options.orders:
         for steps in options.steps:
             pipe = with_sampler(steps, order)
-            far = float((base_clips(pipe, captions, steps) - best).square().mean().sqrt())
+            far = float((base_clips(pipe, captions) - best).square().mean().sqrt())
             begun = time.perf_counter()
             scores = score(judge_generated(pipe, captions))
             seconds = (time.perf_counter() - begun) / len(captions)
