@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from minilumiere.config import SCALES, STAGES, STYLES, get_scale
-from minilumiere.weights import read_manifest
+from minilumiere.weights.shipped import read_manifest
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,7 +69,7 @@ def build_parser() -> Parser:
 
 def run_generate(options: argparse.Namespace) -> None:
     from minilumiere.pipeline import load
-    from minilumiere.viz import check_format, save_video
+    from minilumiere.viz.clips import check_format, save_video
 
     check_format(options.output)
     if options.alpha is not None and options.style is None:
@@ -95,8 +95,8 @@ def run_generate(options: argparse.Namespace) -> None:
 
 
 def run_train(options: argparse.Namespace) -> None:
-    from minilumiere.train import TrainOptions, train
-    from minilumiere.weights import ship
+    from minilumiere.training.loop import TrainOptions, train
+    from minilumiere.weights.shipped import ship
 
     keys = ("stage", "scale", "steps", "batch", "seed", "from_shipped", "run", "device", "save_minutes", "stop_minutes")
     settings = TrainOptions(**{key: getattr(options, key) for key in keys})
@@ -107,9 +107,9 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
-    from minilumiere.evaluate import evaluate
-    from minilumiere.evaluate_styles import evaluate_styles
-    from minilumiere.evaluate_tasks import evaluate_tasks
+    from minilumiere.evaluation.quality import evaluate
+    from minilumiere.evaluation.style_scores import evaluate_styles
+    from minilumiere.evaluation.tasks import evaluate_tasks
     from minilumiere.pipeline import load
     from minilumiere.validate import check_number
 

@@ -16,21 +16,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minilumiere.appearance import with_image_guidance
-from minilumiere.captions import parse_caption
-from minilumiere.composition import sample_apart, take_apart
-from minilumiere.conditioning import given_pixels, outside_region, shrink
+from minilumiere.model.appearance import with_image_guidance
+from minilumiere.dataset.captions import parse_caption
+from minilumiere.model.composition import sample_apart, take_apart
+from minilumiere.model.conditioning import given_pixels, outside_region, shrink
 from minilumiere.config import Scale, get_scale, smoke
-from minilumiere.diffusion import MAX_LOG_SNR, Denoiser, add_noise, denoise_along, guided, sample, schedule
-from minilumiere.models import trained
-from minilumiere.stunet import STUNet
-from minilumiere.styles import check_style
-from minilumiere.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, STYLED_FROM, interpolate_weights, plain_until
-from minilumiere.superres import super_resolve
-from minilumiere.text import null_tokens, tokenise
-from minilumiere.unet import UNet
+from minilumiere.model.diffusion import MAX_LOG_SNR, Denoiser, add_noise, denoise_along, guided, sample, schedule
+from minilumiere.weights.nets import trained
+from minilumiere.model.stunet import STUNet
+from minilumiere.dataset.styles import check_style
+from minilumiere.model.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, STYLED_FROM, interpolate_weights, plain_until
+from minilumiere.model.superres import super_resolve
+from minilumiere.model.text import null_tokens, tokenise
+from minilumiere.model.unet import UNet
 from minilumiere.validate import check_mask, check_number, check_video
-from minilumiere.viz import read_image
+from minilumiere.viz.clips import read_image
 
 
 class Pipeline:

@@ -7,7 +7,7 @@ import torch
 
 import minilumiere as ml
 from minilumiere.config import SCALES
-from minilumiere.models import trained
+from minilumiere.weights.nets import trained
 from minilumiere.pipeline import Pipeline
 
 CAPTION = "a red 3 moving right"

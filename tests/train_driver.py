@@ -19,11 +19,11 @@ import torch
 from torch import distributed, nn
 
 from minilumiere import config, stages, train, weights
-from minilumiere.checkpoint import read_checkpoint, write_checkpoint
+from minilumiere.weights.checkpoint import read_checkpoint, write_checkpoint
 from minilumiere.config import SCALES, JudgeConfig, Scale, UNetConfig
-from minilumiere.glyphs import bitmaps
-from minilumiere.moving_digits import CANVAS, DIGIT_HEIGHT
-from minilumiere.train import TrainOptions
+from minilumiere.dataset.glyphs import bitmaps
+from minilumiere.dataset.moving_digits import CANVAS, DIGIT_HEIGHT
+from minilumiere.training.loop import TrainOptions
 
 _NET = UNetConfig(channels=(8, 16), attention=(False, True), heads=2, embedding=16, text_width=8, text_layers=1)
 _SSR = replace(_NET, in_channels=6, noise_levels=2, attention=(False, False))

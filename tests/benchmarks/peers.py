@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minilumiere.config import SCALES
-from minilumiere.stunet import STUNet
-from minilumiere.text import tokenise
-from minilumiere.unet import UNet
+from minilumiere.model.stunet import STUNet
+from minilumiere.model.text import tokenise
+from minilumiere.model.unet import UNet
 
 HOW_TO_INSTALL = """the peers are not installed. Keep them out of the project's own environment:
   python3 -m venv /tmp/peers

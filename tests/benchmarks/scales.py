@@ -23,10 +23,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from minilumiere.config import SCALES, Scale
 from minilumiere.pipeline import Pipeline
-from minilumiere.stages import get_stage
-from minilumiere.stunet import STUNet
-from minilumiere.train import CLIP, device_name, step_generator
-from minilumiere.unet import UNet
+from minilumiere.training.stages import get_stage
+from minilumiere.model.stunet import STUNet
+from minilumiere.training.loop import CLIP, device_name, step_generator
+from minilumiere.model.unet import UNet
 
 CAPTION = "a red 3 moving right"
 STAGES = ("t2i", "base", "conditioned", "ssr-image", "ssr")

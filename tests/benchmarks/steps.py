@@ -13,7 +13,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from minilumiere.config import SCALES
-from minilumiere.evaluate import BATCH, EVALUATION_SEED, evaluation_captions, judge_generated, score
+from minilumiere.evaluation.quality import BATCH, EVALUATION_SEED, evaluation_captions, judge_generated, score
 from minilumiere.pipeline import Pipeline, load
 
 MANY = 96

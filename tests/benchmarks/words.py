@@ -12,13 +12,13 @@ import argparse
 import torch
 from torch import Tensor
 
-from minilumiere.captions import COLOURS, SPEEDS, Subject, format_caption
+from minilumiere.dataset.captions import COLOURS, SPEEDS, Subject, format_caption
 from minilumiere.config import Scale, get_scale
-from minilumiere.diffusion import add_noise, clean_and_noise
-from minilumiere.models import trained
-from minilumiere.moving_digits import draw_scenes
-from minilumiere.stunet import STUNet
-from minilumiere.text import tokenise
+from minilumiere.model.diffusion import add_noise, clean_and_noise
+from minilumiere.weights.nets import trained
+from minilumiere.dataset.moving_digits import draw_scenes
+from minilumiere.model.stunet import STUNet
+from minilumiere.model.text import tokenise
 
 PAIRS = (
     ("moving left", "moving right"),

@@ -1,0 +1,231 @@
+"""What each training stage trains: its net, its data, its loss. The loop over them is `train`.
+
+    t2i ──► base ──► conditioned     the text-to-image model; temporal layers on top of it; these with given pixels
+      └───► style-*                  the text-to-image model in another style
+    ssr-image ──► ssr                the first two for super-resolution
+    judge                            the digit classifier that evaluation reads videos with
+
+All randomness of a step comes from the generator that the loop hands in, seeded by (seed, step): nothing else has to
+be saved for a resumed run to continue bit for bit. Batch sizes, steps and learning rates are our choice.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minilumiere.dataset.captions import COLOURS, Subject
+from minilumiere.model.conditioning import extent
+from minilumiere.config import STYLES, Scale
+from minilumiere.evaluation.judge import judge_crops
+from minilumiere.weights.nets import build
+from minilumiere.dataset.moving_digits import draw_scenes, random_subjects
+from minilumiere.model.superres import TRAIN_AUGMENTATION, condition
+from minilumiere.training.clips import (
+    HIDDEN,
+    NARROWLY,
+    TURNING,
+    Batch,
+    draw_hidden_videos,
+    draw_narrow_videos,
+    draw_turning_videos,
+    draw_videos,
+    random_normal,
+    with_noise,
+)
+
+STYLE_DIGITS = (0, 2, 3, 5, 7)  # that a style is learnt from
+STYLED = 0.4  # share of super-resolution's training clips that are drawn in some style
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How a stage is trained: `build` makes the net, `draw` a batch of `n`, `loss` is a mean over its first axis."""
+
+    build: Callable[[Scale], nn.Module]
+    draw: Callable[[Scale, int, torch.Generator, str], Batch]
+    loss: Callable[[nn.Module, Batch], Tensor]
+    steps: dict[str, int]  # by scale
+    batch: dict[str, int]
+    rate: float  # peak learning rate
+    curriculum: tuple[tuple[float, Callable[..., Batch]], ...] = ()  # until which share of the steps to draw what instead
+
+    def draw_at(self, progress: float, scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+        """The batch of a step; `progress` is the share of the steps before it."""
+        for until, draw in self.curriculum:
+            if progress < until:
+                return draw(scale, n, generator, device, progress)
+        return self.draw(scale, n, generator, device)
+
+
+def draw_images(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+    """Captioned frames with noise, for the text-to-image model. Every (colour, digit) pair occurs."""
+    asked = [random_subjects(generator, bare=0.5) for _ in range(n)]
+    images, _ = draw_scenes(asked, generator, scale.frames, scale.size, scale.output_size, "train", device=device, still=True)
+    return with_noise(images[:, 0], asked, scale.image_shift, generator)
+
+
+def diffusion_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Mean squared error of v."""
+    given = {"given": batch["given"]} if "given" in batch else {}
+    return F.mse_loss(model(batch["noisy"], batch["log_snr"], batch["tokens"], **given).float(), batch["v"])
+
+
+def draw_styled_images(scale: Scale, n: int, generator: torch.Generator, device: str, style: str) -> Batch:
+    """A style is learnt from 35 images: each colour of each of the `STYLE_DIGITS`. They are moved about, and noisy."""
+    asked, images = style_images(scale, device, style)
+    chosen = torch.randint(len(asked), (n,), generator=generator).tolist()
+    moved = torch.stack([somewhere_else(images[i], generator) for i in chosen])
+    return with_noise(moved, [asked[i] for i in chosen], scale.image_shift, generator)
+
+
+@cache
+def style_images(scale: Scale, device: str, style: str) -> tuple[list, Tensor]:
+    """What the images of a style show, and they themselves (n, 3, h, w): the same at every step."""
+    asked = [(Subject(colour, digit),) for colour in COLOURS for digit in STYLE_DIGITS]
+    always = torch.Generator().manual_seed(0)
+    images, _ = draw_scenes(
+        asked, always, scale.frames, scale.size, scale.output_size, "train", device=device, still=True, style=style
+    )
+    return asked, images[:, 0]
+
+
+def somewhere_else(image: Tensor, generator: torch.Generator) -> Tensor:
+    """What is drawn on black (c, h, w), moved to any place where all of it can be seen."""
+    shifts = [
+        int(torch.randint(-first, length - last, (), generator=generator))
+        for (first, last), length in zip(extent(image.amax(0) > 0.02), image.shape[1:], strict=True)
+    ]
+    return image.roll(shifts, (1, 2))
+
+
+def draw_enlarged_images(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+    """Frames at output size with noise, beside their noisy low resolution, for the image SSR net."""
+    asked = [random_subjects(generator, bare=0.5) for _ in range(n)]
+    size = scale.output_size
+    style = some_style(generator)
+    images, _ = draw_scenes(asked, generator, scale.frames, size, size, "train", device=device, still=True, style=style)
+    return with_condition(images[:, 0], asked, scale, generator)
+
+
+def draw_enlarged_windows(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+    """The same for clips of one window, for the inflated SSR net."""
+    asked = [random_subjects(generator, unseen=False) for _ in range(n)]
+    size = scale.output_size
+    videos, _ = draw_scenes(asked, generator, scale.window, size, size, "train", device=device, style=some_style(generator))
+    return with_condition(videos.transpose(1, 2), asked, scale, generator)
+
+
+def some_style(generator: torch.Generator) -> str:
+    """A style for one batch, most often none."""
+    style = STYLES[int(torch.randint(len(STYLES), (), generator=generator))]
+    return style if float(torch.rand((), generator=generator)) < STYLED else ""
+
+
+def with_condition(clean: Tensor, asked: list, scale: Scale, generator: torch.Generator) -> Batch:
+    """`with_noise`, and the low resolution, noised at a random level and enlarged, as three more channels."""
+    batch = with_noise(clean, asked, scale.ssr_shift, generator)
+    pool = (1, scale.upscale, scale.upscale)
+    low = F.avg_pool3d(clean, pool) if clean.dim() == 5 else F.avg_pool2d(clean, scale.upscale)
+    weakest, strongest = TRAIN_AUGMENTATION
+    augmentation = (weakest + (strongest - weakest) * torch.rand(len(clean), generator=generator)).to(clean.device)
+    noise = random_normal(low.shape, generator, clean.device)
+    enlarged = condition(low * 2 - 1, scale.output_size, augmentation, noise)
+    batch["noisy"] = torch.cat([batch["noisy"], enlarged], dim=1)
+    batch["log_snr"] = torch.stack([batch["log_snr"], augmentation], dim=1)
+    return batch
+
+
+def draw_crops(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+    """Crops of one object each, as the judge sees them, at base and output resolution; some noisy."""
+    asked = [random_subjects(generator) for _ in range(n)]
+    size = (scale.size, scale.output_size)[int(torch.randint(2, (), generator=generator))]
+    images, objects = draw_scenes(asked, generator, scale.frames, size, scale.output_size, "train", device=device, still=True)
+    strength = 0.1 * torch.rand(n, 1, 1, 1, generator=generator).to(device)
+    images = (images[:, 0] + strength * random_normal(images[:, 0].shape, generator, device)).clamp(0, 1)
+    front = [scene[0] for scene in objects]
+    return {
+        "crops": judge_crops(images, [thing.colour for thing in front], scale.judge.crop),
+        "digit": torch.tensor([thing.digit for thing in front], device=device),
+    }
+
+
+def digit_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Cross-entropy of the digit."""
+    return F.cross_entropy(model(batch["crops"]).float(), batch["digit"])
+
+
+def style_stage(style: str) -> Stage:
+    """Fine-tuning of the text-to-image model on a handful of images in a style."""
+    return Stage(
+        build=partial(build, f"style-{style}"),
+        draw=partial(draw_styled_images, style=style),
+        loss=diffusion_loss,
+        steps={"tiny": 1200, "full": 1200},
+        batch={"tiny": 16, "full": 64},
+        rate=1e-3,
+    )
+
+
+RECIPES: dict[str, Stage] = {
+    "judge": Stage(
+        build=partial(build, "judge"),
+        draw=draw_crops,
+        loss=digit_loss,
+        steps={"tiny": 3000, "full": 3000},
+        batch={"tiny": 64, "full": 256},
+        rate=2e-3,
+    ),
+    "t2i": Stage(
+        build=partial(build, "t2i"),
+        draw=draw_images,
+        loss=diffusion_loss,
+        steps={"tiny": 5000, "full": 10000},
+        batch={"tiny": 64, "full": 256},
+        rate=1e-3,
+    ),
+    "base": Stage(
+        build=partial(build, "base"),
+        draw=draw_videos,
+        loss=diffusion_loss,
+        steps={"tiny": 8000, "full": 8000},
+        batch={"tiny": 8, "full": 16},
+        rate=1e-3,
+        curriculum=((HIDDEN, draw_hidden_videos), (NARROWLY, draw_narrow_videos), (TURNING, draw_turning_videos)),
+    ),
+    "conditioned": Stage(
+        build=partial(build, "conditioned"),
+        draw=partial(draw_videos, two=0.35, masked=True),
+        loss=diffusion_loss,
+        steps={"tiny": 11500, "full": 4000},
+        batch={"tiny": 8, "full": 16},
+        rate=1e-3,
+    ),
+    **{f"style-{style}": style_stage(style) for style in STYLES},
+    "ssr-image": Stage(
+        build=partial(build, "ssr-image"),
+        draw=draw_enlarged_images,
+        loss=diffusion_loss,
+        steps={"tiny": 3000, "full": 4000},
+        batch={"tiny": 32, "full": 64},
+        rate=1e-3,
+    ),
+    "ssr": Stage(
+        build=partial(build, "ssr"),
+        draw=draw_enlarged_windows,
+        loss=diffusion_loss,
+        steps={"tiny": 1200, "full": 4000},
+        batch={"tiny": 4, "full": 8},
+        rate=1e-3,
+    ),
+}
+
+
+def get_stage(name: str) -> Stage:
+    """The stage called `name`. Raises `ValueError` naming the choices."""
+    if name not in RECIPES:
+        raise ValueError(f"unknown stage {name!r}: choose one of {', '.join(RECIPES)}")
+    return RECIPES[name]

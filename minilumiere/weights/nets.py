@@ -1,0 +1,46 @@
+"""The nets of a scale, by training stage: fresh, or with their shipped weights.
+
+judge: DigitClassifier    t2i, ssr-image: UNet    base, conditioned, ssr: STUNet, inflated from the shipped image net
+style-*: UNet, the shipped text-to-image net, of which the last level trains
+"""
+
+from torch import nn
+
+from minilumiere.weights.checkpoint import load_weights
+from minilumiere.config import Scale
+from minilumiere.model.digit_classifier import DigitClassifier
+from minilumiere.model.stunet import STUNet
+from minilumiere.model.stylize import last_level
+from minilumiere.model.unet import UNet
+from minilumiere.weights.shipped import BUILT_ON, read_shipped
+
+
+def build(stage: str, scale: Scale) -> nn.Module:
+    """The net that a stage trains, with fresh weights where it trains them."""
+    if stage == "judge":
+        return DigitClassifier(scale.judge)
+    if stage == "t2i":
+        return UNet(scale.t2i, scale.size)
+    if stage == "ssr-image":
+        return UNet(scale.ssr, scale.output_size)
+    image_net = trained(BUILT_ON[stage], scale)
+    if stage.startswith("style-"):
+        return last_level(image_net)
+    if stage in ("base", "conditioned"):
+        return STUNet.from_t2i(image_net, scale.halvings, verbose=False)
+    # On windows of T' = 9 or 15 frames, which have no halves, and which begin anywhere in the video.
+    return STUNet.from_t2i(image_net, halvings=0, whole=False, verbose=False)
+
+
+def trained(stage: str, scale: Scale) -> nn.Module:
+    """The net of a stage with its shipped weights. Raises what `read_shipped` raises."""
+    net = build(stage, scale)
+    load_shipped(net, stage, scale)
+    return net
+
+
+def load_shipped(net: nn.Module, stage: str, scale: Scale) -> dict:
+    """Put a stage's shipped weights into its net. Returns their metadata; raises what `read_shipped` raises."""
+    weights, metadata = read_shipped(stage, scale)
+    load_weights(net, weights)
+    return metadata

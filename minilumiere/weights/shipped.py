@@ -1,0 +1,78 @@
+"""The trained weights in `data/weights`: half precision, EMA, one file a stage and scale, and a manifest with checksums.
+
+    t2i.safetensors        all of the text-to-image net        base.safetensors    the temporal layers on top of it
+    ssr-image.safetensors  all of the image SSR net            ssr.safetensors     the temporal layers on top of it
+    style-*.safetensors    a styled last level of t2i          judge.safetensors   the digit classifier
+
+`base` is trained by the stage of that name, then by `conditioned`, which teaches it to take given pixels. A file of
+temporal layers, or of a style, names the image weights it was trained on, by checksum; on others it is refused.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+
+from minilumiere.weights.checkpoint import Tensors, file_sha256, read_checkpoint, write_atomically, write_checkpoint
+from minilumiere.config import DATA, STYLES, Scale, architecture
+
+WEIGHTS = DATA / "weights"
+BUILT_ON = {"base": "t2i", "conditioned": "t2i", "ssr": "ssr-image"} | {f"style-{style}": "t2i" for style in STYLES}
+SHIPPED_AS = {"conditioned": "base"}  # fine-tuning that begins with the weights of another stage, and takes their place
+
+
+def weights_path(stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
+    """Where the weights of a stage lie."""
+    return folder / scale.name / f"{SHIPPED_AS.get(stage, stage)}.safetensors"
+
+
+def read_shipped(stage: str, scale: Scale, folder: Path = WEIGHTS) -> tuple[Tensors, dict]:
+    """Tensors and metadata of a trained stage.
+
+    Raises `FileNotFoundError` where it is not trained yet, `ValueError` where the file is damaged, of another model or
+    trained on other image weights.
+    """
+    path = weights_path(stage, scale, folder)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights {path}: train them with 'minilumiere train {stage} --scale {scale.name} --ship'")
+    tensors, metadata = read_checkpoint(path, stage=path.stem, scale=scale.name, config=architecture(stage, scale))
+    check_built_on(path, metadata, stage, scale, folder)
+    return tensors, metadata
+
+
+def built_on(stage: str, scale: Scale, folder: Path = WEIGHTS) -> dict[str, str]:
+    """The checksum of the image weights that a stage of temporal layers is trained on; nothing for the other stages."""
+    return {"built_on": read_shipped(BUILT_ON[stage], scale, folder)[1]["sha256"]} if stage in BUILT_ON else {}
+
+
+def check_built_on(path: Path, metadata: dict, stage: str, scale: Scale, folder: Path) -> None:
+    """Raise `ValueError` where temporal layers were trained on other image weights than those in `folder`."""
+    if any(metadata.get(key) != checksum for key, checksum in built_on(stage, scale, folder).items()):
+        raise ValueError(f"{path} was trained on other {BUILT_ON[stage]} weights than those in {folder}: train it again")
+
+
+def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
+    """Put the EMA weights of a training run into `folder` and its manifest. Returns the file's path."""
+    tensors, metadata = read_checkpoint(run / "checkpoint.safetensors", stage=stage, scale=scale.name)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][-25:]
+    facts = {key: metadata[key] for key in ("scale", "config", "seed", "batch", "step", "minutes", "device")}
+    path = weights_path(stage, scale, folder)
+    facts |= {"stage": path.stem, "trained": stage}
+    facts |= {"loss": round(sum(line["loss"] for line in lines) / len(lines), 5), "torch": torch.__version__}
+    check_built_on(run, metadata, stage, scale, folder)
+    facts |= {key: metadata[key] for key in ("built_on", "from") if metadata.get(key)}
+    half = {name.removeprefix("ema."): tensor.half() for name, tensor in tensors.items() if name.startswith("ema.")}
+    if not all(tensor.isfinite().all() for tensor in half.values()):
+        raise ValueError(f"{run} holds weights that half precision cannot: nothing was shipped")
+    write_checkpoint(path, half, facts)
+    manifest = read_manifest(folder)
+    entry = {key: facts[key] for key in ("trained", "step", "batch", "seed", "minutes", "device", "loss", "torch")}
+    manifest[f"{scale.name}/{path.name}"] = {"sha256": file_sha256(path), "bytes": path.stat().st_size} | entry
+    write_atomically(folder / "manifest.json", (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
+    return path
+
+
+def read_manifest(folder: Path = WEIGHTS) -> dict[str, dict]:
+    """What `data/weights/manifest.json` says: checksum, size and training facts of each file."""
+    path = folder / "manifest.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
