@@ -27,7 +27,7 @@ _HOME = {  # public name: the module that has it, imported at first use, so that
     "save_video": "viz",
     "show_video": "viz",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str):

@@ -16,21 +16,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minilumiere.model.appearance import with_image_guidance
+from minilumiere.config import Scale, get_scale, smoke
 from minilumiere.dataset.captions import parse_caption
+from minilumiere.dataset.styles import check_style
+from minilumiere.model.appearance import with_image_guidance
 from minilumiere.model.composition import sample_apart, take_apart
 from minilumiere.model.conditioning import given_pixels, outside_region, shrink
-from minilumiere.config import Scale, get_scale, smoke
 from minilumiere.model.diffusion import MAX_LOG_SNR, Denoiser, add_noise, denoise_along, guided, sample, schedule
-from minilumiere.weights.nets import trained
 from minilumiere.model.stunet import STUNet
-from minilumiere.dataset.styles import check_style
 from minilumiere.model.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, STYLED_FROM, interpolate_weights, plain_until
 from minilumiere.model.superres import super_resolve
 from minilumiere.model.text import null_tokens, tokenise
 from minilumiere.model.unet import UNet
 from minilumiere.validate import check_mask, check_number, check_video
 from minilumiere.viz.clips import read_image
+from minilumiere.weights.nets import trained
 
 
 class Pipeline:

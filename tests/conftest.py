@@ -41,7 +41,7 @@ def small_unet(perturb):
     """A function that builds a text-to-image net of a few thousand parameters, for 16x16 images, whose output is not 0."""
 
     from minilumiere.config import UNetConfig
-    from minilumiere.model.unet import UNet
+    from minilumiere.model import UNet
 
     def build(size: int = 16, moved: bool = True, **changes):
         sizes = {"channels": (8, 16, 16), "heads": 2, "embedding": 32, "text_width": 16, "text_layers": 1} | changes

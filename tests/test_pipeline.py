@@ -7,8 +7,8 @@ import torch
 
 import minilumiere as ml
 from minilumiere.config import SCALES
-from minilumiere.weights.nets import trained
 from minilumiere.pipeline import Pipeline
+from minilumiere.weights import trained
 
 CAPTION = "a red 3 moving right"
 

@@ -18,12 +18,13 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from minilumiere import config, stages, train, weights
-from minilumiere.weights.checkpoint import read_checkpoint, write_checkpoint
+from minilumiere import config
 from minilumiere.config import SCALES, JudgeConfig, Scale, UNetConfig
 from minilumiere.dataset.glyphs import bitmaps
 from minilumiere.dataset.moving_digits import CANVAS, DIGIT_HEIGHT
-from minilumiere.training.loop import TrainOptions
+from minilumiere.training import TrainOptions, loop, stages
+from minilumiere.weights import shipped
+from minilumiere.weights.checkpoint import read_checkpoint, write_checkpoint
 
 _NET = UNetConfig(channels=(8, 16), attention=(False, True), heads=2, embedding=16, text_width=8, text_layers=1)
 _SSR = replace(_NET, in_channels=6, noise_levels=2, attention=(False, False))
@@ -45,17 +46,17 @@ def use_small(patch: pytest.MonkeyPatch, folder: Path) -> Scale:
     """Let `tiny` mean a far smaller model, and the shipped weights lie in `folder`."""
     patch.delenv("MINILUMIERE_SMOKE", raising=False)
     patch.setitem(config.SCALES, "tiny", SMALL)
-    for function in filter(isfunction, vars(weights).values()):
-        defaults = tuple(folder if value == weights.WEIGHTS else value for value in function.__defaults__ or ())
+    for function in filter(isfunction, vars(shipped).values()):
+        defaults = tuple(folder if value == shipped.WEIGHTS else value for value in function.__defaults__ or ())
         patch.setattr(function, "__defaults__", defaults)
-    patch.setattr(weights, "WEIGHTS", folder)
+    patch.setattr(shipped, "WEIGHTS", folder)
     return SMALL
 
 
 def go(run: Path, stage: str = "judge", **options) -> nn.Module:
     """Train a few steps on the CPU."""
     options = {"stage": stage, "steps": 4, "batch": 4, "run": run, "device": "cpu", "progress": False} | options
-    return train.train(TrainOptions(**options))
+    return loop.train(TrainOptions(**options))
 
 
 def step_by_step(run: Path, stage: str = "judge", **options) -> list[dict[str, torch.Tensor]]:
@@ -129,7 +130,7 @@ def rank_child(rank: int, port: int, folder: Path, jobs: list[dict], trouble: st
         distributed.init_process_group("gloo", timeout=timedelta(seconds=60))
     if trouble == "clocks":  # the clock of rank 0 races, that of rank 1 has stopped
         clock = itertools.count(0, 600) if rank == 0 else itertools.repeat(0)
-        patch.setattr(train, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+        patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
     if trouble == "nan":  # in the third step, and in the half of the batch that rank 1 has
 
         def loss(y, call):

@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from minilumiere.dataset.captions import COLOURS, MOTIONS, SPEEDS, Subject, format_caption, parse_caption
 from minilumiere.config import get_scale
+from minilumiere.dataset.captions import COLOURS, MOTIONS, SPEEDS, Subject, format_caption, parse_caption
 from minilumiere.dataset.glyphs import bitmaps
 from minilumiere.dataset.styles import styled
 from minilumiere.validate import check_number

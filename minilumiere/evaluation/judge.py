@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from minilumiere.dataset.captions import COLOURS, Subject, parse_caption
-from minilumiere.weights.checkpoint import load_weights
 from minilumiere.config import get_scale
+from minilumiere.dataset.captions import COLOURS, Subject, parse_caption
 from minilumiere.dataset.moving_digits import CANVAS, FRAMES_PER_TURN, UNITS_PER_FRAME, WALLS, reflect
 from minilumiere.model.digit_classifier import DigitClassifier
 from minilumiere.validate import check_video
+from minilumiere.weights.checkpoint import load_weights
 from minilumiere.weights.shipped import read_shipped
 
 CROP = 20.0  # units of the canvas that a crop shows

@@ -14,8 +14,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from minilumiere.dataset.captions import format_caption, parse_caption
-from minilumiere.evaluation.judge import assess
 from minilumiere.dataset.moving_digits import UNSEEN_PAIRS, draw_scenes, random_subjects
+from minilumiere.evaluation.judge import assess
 from minilumiere.model.multidiffusion import temporal_windows
 from minilumiere.pipeline import Pipeline
 

@@ -10,14 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from minilumiere.dataset.captions import parse_caption
 from minilumiere.config import STYLES
+from minilumiere.dataset.captions import parse_caption
+from minilumiere.dataset.moving_digits import draw_scenes
+from minilumiere.evaluation.judge import assess
 from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_captions, real_clips
 from minilumiere.evaluation.tasks import mean, path_error
-from minilumiere.evaluation.judge import assess
-from minilumiere.dataset.moving_digits import draw_scenes
-from minilumiere.pipeline import Pipeline
 from minilumiere.model.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, FROM_THE_START, STYLED_FROM
+from minilumiere.pipeline import Pipeline
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5)

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from minilumiere.dataset.captions import COLOURS, parse_caption
-from minilumiere.model.conditioning import HALVES, changing_region, hidden_box, hidden_half
-from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_captions, real_clips
 from minilumiere.evaluation.judge import assess, centroids, colour_masses
+from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_captions, real_clips
+from minilumiere.model.conditioning import HALVES, changing_region, hidden_box, hidden_half
 from minilumiere.pipeline import Pipeline
 
 Row = tuple[str, str, float]  # task, what, value

@@ -8,8 +8,8 @@ from minilumiere.model.multidiffusion import multidiffusion, temporal_windows
 from minilumiere.model.stunet import STUNet
 from minilumiere.model.stylize import interpolate_weights
 from minilumiere.model.temporal import SpaceTimeConv, TemporalAttention, TemporalDownsample, TemporalUpsample
-from minilumiere.model.text import tokenise
-from minilumiere.model.unet import UNet
+from minilumiere.model.text import null_tokens, tokenise
+from minilumiere.model.unet import UNet, count_parameters
 
 __all__ = [
     "STUNet",
@@ -18,8 +18,10 @@ __all__ = [
     "TemporalDownsample",
     "TemporalUpsample",
     "UNet",
+    "count_parameters",
     "interpolate_weights",
     "multidiffusion",
+    "null_tokens",
     "temporal_windows",
     "tokenise",
 ]

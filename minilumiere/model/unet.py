@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minilumiere.model.blocks import GROUPS, Context, Modulation, NoiseEmbedding, attend
 from minilumiere.config import UNetConfig
+from minilumiere.model.blocks import GROUPS, Context, Modulation, NoiseEmbedding, attend
 from minilumiere.model.text import TextEncoder
 
 

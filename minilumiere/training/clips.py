@@ -14,9 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from minilumiere.dataset.captions import MOTIONS, format_caption
-from minilumiere.model.conditioning import given_pixels, random_masks
 from minilumiere.config import Scale
+from minilumiere.dataset.captions import MOTIONS, format_caption
+from minilumiere.dataset.moving_digits import draw_scenes, random_subjects
+from minilumiere.model.conditioning import given_pixels, random_masks
 from minilumiere.model.diffusion import (
     add_noise,
     alpha_sigma,
@@ -26,7 +27,6 @@ from minilumiere.model.diffusion import (
     stratified_times,
     velocity,
 )
-from minilumiere.dataset.moving_digits import draw_scenes, random_subjects
 from minilumiere.model.text import null_tokens, tokenise
 
 Batch = dict[str, Tensor]

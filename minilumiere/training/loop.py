@@ -21,11 +21,11 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from minilumiere.weights.checkpoint import load_weights, matching, read_checkpoint, write_atomically, write_checkpoint
 from minilumiere.config import architecture, get_scale, smoke
-from minilumiere.weights.nets import load_shipped
 from minilumiere.training.stages import Batch, get_stage
 from minilumiere.validate import check_number
+from minilumiere.weights.checkpoint import load_weights, matching, read_checkpoint, write_atomically, write_checkpoint
+from minilumiere.weights.nets import load_shipped
 from minilumiere.weights.shipped import SHIPPED_AS, built_on
 
 WARM_UP = 100  # steps

@@ -17,12 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minilumiere.dataset.captions import COLOURS, Subject
-from minilumiere.model.conditioning import extent
 from minilumiere.config import STYLES, Scale
-from minilumiere.evaluation.judge import judge_crops
-from minilumiere.weights.nets import build
+from minilumiere.dataset.captions import COLOURS, Subject
 from minilumiere.dataset.moving_digits import draw_scenes, random_subjects
+from minilumiere.evaluation.judge import judge_crops
+from minilumiere.model.conditioning import extent
 from minilumiere.model.superres import TRAIN_AUGMENTATION, condition
 from minilumiere.training.clips import (
     HIDDEN,
@@ -36,6 +35,7 @@ from minilumiere.training.clips import (
     random_normal,
     with_noise,
 )
+from minilumiere.weights.nets import build
 
 STYLE_DIGITS = (0, 2, 3, 5, 7)  # that a style is learnt from
 STYLED = 0.4  # share of super-resolution's training clips that are drawn in some style

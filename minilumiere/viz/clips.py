@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from minilumiere.weights.checkpoint import write_atomically
 from minilumiere.validate import check_number, check_video
+from minilumiere.weights.checkpoint import write_atomically
 
 FORMATS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".mp4": "MP4"}
 

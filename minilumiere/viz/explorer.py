@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from minilumiere.model.diffusion import add_noise
-from minilumiere.viz.features import is_added, record_features, record_temporal_attention
 from minilumiere.model.text import tokenise
 from minilumiere.validate import check_number, check_video
+from minilumiere.viz.features import is_added, record_features, record_temporal_attention
 
 LOG_SNRS = (6.0, 2.0, 0.0, -2.0, -4.0, -6.0)  # from hardly any noise to hardly any clip
 

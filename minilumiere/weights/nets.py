@@ -6,12 +6,12 @@ style-*: UNet, the shipped text-to-image net, of which the last level trains
 
 from torch import nn
 
-from minilumiere.weights.checkpoint import load_weights
 from minilumiere.config import Scale
 from minilumiere.model.digit_classifier import DigitClassifier
 from minilumiere.model.stunet import STUNet
 from minilumiere.model.stylize import last_level
 from minilumiere.model.unet import UNet
+from minilumiere.weights.checkpoint import load_weights
 from minilumiere.weights.shipped import BUILT_ON, read_shipped
 
 

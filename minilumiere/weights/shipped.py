@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from minilumiere.weights.checkpoint import Tensors, file_sha256, read_checkpoint, write_atomically, write_checkpoint
 from minilumiere.config import DATA, STYLES, Scale, architecture
+from minilumiere.weights.checkpoint import Tensors, file_sha256, read_checkpoint, write_atomically, write_checkpoint
 
 WEIGHTS = DATA / "weights"
 BUILT_ON = {"base": "t2i", "conditioned": "t2i", "ssr": "ssr-image"} | {f"style-{style}": "t2i" for style in STYLES}

@@ -23,9 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minilumiere.config import SCALES
-from minilumiere.model.stunet import STUNet
-from minilumiere.model.text import tokenise
-from minilumiere.model.unet import UNet
+from minilumiere.model import STUNet, UNet, tokenise
 
 HOW_TO_INSTALL = """the peers are not installed. Keep them out of the project's own environment:
   python3 -m venv /tmp/peers

@@ -22,11 +22,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minilumiere.config import SCALES, Scale
+from minilumiere.model import STUNet, UNet
 from minilumiere.pipeline import Pipeline
-from minilumiere.training.stages import get_stage
-from minilumiere.model.stunet import STUNet
+from minilumiere.training import get_stage
 from minilumiere.training.loop import CLIP, device_name, step_generator
-from minilumiere.model.unet import UNet
 
 CAPTION = "a red 3 moving right"
 STAGES = ("t2i", "base", "conditioned", "ssr-image", "ssr")

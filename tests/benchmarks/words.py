@@ -12,13 +12,12 @@ import argparse
 import torch
 from torch import Tensor
 
-from minilumiere.dataset.captions import COLOURS, SPEEDS, Subject, format_caption
 from minilumiere.config import Scale, get_scale
-from minilumiere.model.diffusion import add_noise, clean_and_noise
-from minilumiere.weights.nets import trained
+from minilumiere.dataset.captions import COLOURS, SPEEDS, Subject, format_caption
 from minilumiere.dataset.moving_digits import draw_scenes
-from minilumiere.model.stunet import STUNet
-from minilumiere.model.text import tokenise
+from minilumiere.model import STUNet, tokenise
+from minilumiere.model.diffusion import add_noise, clean_and_noise
+from minilumiere.weights import trained
 
 PAIRS = (
     ("moving left", "moving right"),

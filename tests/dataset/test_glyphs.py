@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch.nn.functional import avg_pool2d
 
-from minilumiere import glyphs
 from minilumiere.config import DATA
+from minilumiere.dataset import glyphs
 from minilumiere.dataset.glyphs import (
     SEGMENTS,
     SKELETONS,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import avg_pool2d
 
-from minilumiere import moving_digits
+from minilumiere.dataset import moving_digits
 from minilumiere.dataset.captions import COLOURS, MOTIONS, SPEEDS, parse_caption
 from minilumiere.dataset.glyphs import bitmaps, load_bank
 from minilumiere.dataset.moving_digits import (

@@ -9,21 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minilumiere.dataset.captions import COLOURS, MOTIONS, SPEEDS, Subject, parse_caption
 from minilumiere.config import JudgeConfig
-from minilumiere.evaluation.judge import (
-    DigitClassifier,
-    Reading,
-    assess,
-    centroids,
-    colour_masses,
-    compare,
-    crops,
-    judge_crops,
-    read,
-    read_motion,
-)
-from minilumiere.dataset.moving_digits import Batch, random_paths, sample_batch
+from minilumiere.dataset import parse_caption, sample_batch
+from minilumiere.dataset.captions import COLOURS, MOTIONS, SPEEDS, Subject
+from minilumiere.dataset.moving_digits import Batch, random_paths
+from minilumiere.evaluation import assess
+from minilumiere.evaluation.judge import Reading, centroids, colour_masses, compare, crops, judge_crops, read, read_motion
+from minilumiere.model.digit_classifier import DigitClassifier
 
 KINDS = [(motion, speed) for motion in MOTIONS for speed in (SPEEDS if motion != "standing still" else ("",))]
 VISIBLE = torch.ones(16, dtype=torch.bool)

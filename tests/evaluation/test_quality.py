@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import minilumiere as ml
-from minilumiere.dataset.captions import parse_caption
 from minilumiere.cli import main
+from minilumiere.dataset import parse_caption
 from minilumiere.evaluation.quality import (
     EVALUATION_SEED,
     evaluation_captions,

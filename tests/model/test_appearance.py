@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from minilumiere import load
-from minilumiere.model.appearance import CLEAR, with_image_guidance
 from minilumiere.config import get_scale
-from minilumiere.weights.nets import trained
-from minilumiere.model.text import null_tokens, tokenise
+from minilumiere.model import null_tokens, tokenise
+from minilumiere.model.appearance import CLEAR, with_image_guidance
+from minilumiere.weights import trained
 
 CAPTIONS = ["a red 3 moving right", "a blue 7 circling clockwise quickly"]
 

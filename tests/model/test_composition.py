@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minilumiere as ml
-from minilumiere.dataset.captions import parse_caption
+from minilumiere.dataset import parse_caption
 from minilumiere.model.composition import TOGETHER, noise_of_parts, put_together, sample_apart, take_apart
 from minilumiere.model.diffusion import alpha_sigma, denoise_along, schedule
 from minilumiere.pipeline import Pipeline

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minilumiere as ml
-from minilumiere import conditioning
+from minilumiere.model import STUNet, conditioning, tokenise
 from minilumiere.model.conditioning import (
     MIXTURE,
     changing_region,
@@ -20,9 +20,7 @@ from minilumiere.model.conditioning import (
     shrink,
 )
 from minilumiere.pipeline import Pipeline
-from minilumiere.model.stunet import STUNet
-from minilumiere.model.text import tokenise
-from minilumiere.viz.clips import save_video
+from minilumiere.viz import save_video
 
 CAPTION = "a red 3 moving right"
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minilumiere.config import SCALES
+from minilumiere.model import multidiffusion, temporal_windows
 from minilumiere.model.diffusion import clean_and_noise, ddim_step
-from minilumiere.model.multidiffusion import multidiffusion, temporal_windows
 
 SHAPE = (2, 3, 16, 2, 2)  # b c t h w
 WINDOWS = temporal_windows(16, 6, 2)  # 0-6, 4-10, 8-14, 10-16: the last one is clamped, frames 10-13 lie in two

@@ -8,9 +8,7 @@ import torch
 from einops import rearrange
 
 from minilumiere.config import SCALES
-from minilumiere.model.stunet import STUNet
-from minilumiere.model.text import null_tokens, tokenise
-from minilumiere.model.unet import UNet, count_parameters
+from minilumiere.model import STUNet, UNet, count_parameters, null_tokens, tokenise
 
 CAPTIONS = ["a red 3 moving right", "a blue 7 circling clockwise quickly and a white 1"]
 

@@ -6,18 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minilumiere as ml
-from minilumiere.dataset.captions import parse_caption
 from minilumiere.config import SCALES, STYLES
-from minilumiere.model.diffusion import clean_and_noise
+from minilumiere.dataset import parse_caption
+from minilumiere.dataset.moving_digits import draw_scenes
+from minilumiere.dataset.styles import styled
 from minilumiere.evaluation.quality import evaluation_captions
 from minilumiere.evaluation.style_scores import evaluate_styles, style_score
-from minilumiere.weights.nets import trained
-from minilumiere.dataset.moving_digits import draw_scenes
-from minilumiere.pipeline import Pipeline
-from minilumiere.training.stages import STYLE_DIGITS, draw_styled_images, get_stage, somewhere_else
-from minilumiere.dataset.styles import styled
-from minilumiere.model.stylize import DEFAULT_ALPHA, FROM_THE_START, STYLED_FROM, interpolate_weights, plain_until
+from minilumiere.model import interpolate_weights
+from minilumiere.model.diffusion import clean_and_noise
+from minilumiere.model.stylize import DEFAULT_ALPHA, FROM_THE_START, STYLED_FROM, plain_until
 from minilumiere.model.text import VOCABULARY
+from minilumiere.pipeline import Pipeline
+from minilumiere.training import get_stage
+from minilumiere.training.stages import STYLE_DIGITS, draw_styled_images, somewhere_else
+from minilumiere.weights import trained
 
 CAPTION = "a red 3 moving right"
 

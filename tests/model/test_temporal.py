@@ -12,20 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from minilumiere import temporal
+from minilumiere.model import SpaceTimeConv, TemporalAttention, TemporalDownsample, TemporalUpsample, temporal
 from minilumiere.model.blocks import Context
-from minilumiere.model.temporal import (
-    CaptionByPlace,
-    SpaceTimeConv,
-    TemporalAttention,
-    TemporalDownsample,
-    TemporalUpsample,
-    over_time,
-    places,
-    rotate,
-    since_start,
-    temporal_conv,
-)
+from minilumiere.model.temporal import CaptionByPlace, over_time, places, rotate, since_start, temporal_conv
 
 CHANNELS, EMBEDDING, TEXT = 8, 12, 16
 FRAMES = 9

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from minilumiere.dataset.captions import MOTIONS, SPEEDS, WORDS
-from minilumiere.model.text import MAX_TOKENS, NULL, PAD, VOCABULARY, TextEncoder, null_tokens, tokenise
+from minilumiere.model import null_tokens, tokenise
+from minilumiere.model.text import MAX_TOKENS, NULL, PAD, VOCABULARY, TextEncoder
 
 SHORT, LONG = "a red 3", "a blue 7 circling anticlockwise quickly and a green 1 circling clockwise slowly"
 

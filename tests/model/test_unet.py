@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from minilumiere.model.blocks import Context
 from minilumiere.config import SCALES, UNetConfig
-from minilumiere.model.text import MAX_TOKENS, PAD, null_tokens, tokenise
-from minilumiere.model.unet import Attention, ResBlock, UNet, count_parameters
+from minilumiere.model import UNet, count_parameters, null_tokens, tokenise
+from minilumiere.model.blocks import Context
+from minilumiere.model.text import MAX_TOKENS, PAD
+from minilumiere.model.unet import Attention, ResBlock
 
 TINY = UNetConfig(
     channels=(16, 16, 24), attention=(False, True, True), embedding=16, text_width=16, text_layers=1

@@ -28,11 +28,12 @@ from train_driver import (
     wait_for_change,
 )
 
-from minilumiere import config, stages
-from minilumiere.weights.checkpoint import load_weights, read_checkpoint, write_checkpoint
+from minilumiere import config
 from minilumiere.config import SCALES
 from minilumiere.model.stunet import STUNet
+from minilumiere.training import stages
 from minilumiere.training.loop import Divergence, TrainOptions, share, train
+from minilumiere.weights.checkpoint import load_weights, read_checkpoint, write_checkpoint
 from minilumiere.weights.shipped import read_shipped, ship, weights_path
 
 STAGES = ["judge", "t2i", "base", "ssr-image", "ssr"]

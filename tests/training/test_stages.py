@@ -2,13 +2,13 @@
 
 import torch
 
-from minilumiere.dataset.captions import COLOURS
 from minilumiere.config import SCALES
-from minilumiere.model.diffusion import add_noise, clean_and_noise, velocity
+from minilumiere.dataset.captions import COLOURS
 from minilumiere.dataset.moving_digits import random_paths
-from minilumiere.training.stages import RECIPES
+from minilumiere.model.diffusion import add_noise, clean_and_noise, velocity
 from minilumiere.model.text import VOCABULARY
 from minilumiere.training.clips import HIDDEN, NARROWLY, STABLE_BELOW, STABLE_SCENES, TURNING, spread_at, with_stable_targets
+from minilumiere.training.stages import RECIPES
 
 
 def numbered(asked: list) -> torch.Tensor:

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import minilumiere as ml
-from minilumiere.viz.clips import encode_video, filmstrip, space_time_slice
+from minilumiere.viz import filmstrip, space_time_slice
+from minilumiere.viz.clips import encode_video
 
 matplotlib.use("Agg")
 

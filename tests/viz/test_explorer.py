@@ -9,12 +9,9 @@ import torch
 from torch import nn
 
 import minilumiere as ml
-from minilumiere import explorer
+from minilumiere.model import STUNet, tokenise
+from minilumiere.viz import explorer, feature_explorer, record_features
 from minilumiere.viz.explorer import LOG_SNRS, Recording, principal_rgb, record, render
-from minilumiere.viz.features import record_features
-from minilumiere.model.stunet import STUNet
-from minilumiere.model.text import tokenise
-from minilumiere.viz.clips import feature_explorer
 
 CAPTION = "a red 3 moving right"
 

@@ -6,10 +6,9 @@ from einops import rearrange
 from torch import nn
 
 from minilumiere.config import SCALES
-from minilumiere.viz.features import is_added, named_layers, record_features, record_temporal_attention
-from minilumiere.model.stunet import STUNet
-from minilumiere.model.text import tokenise
-from minilumiere.model.unet import UNet
+from minilumiere.model import STUNet, UNet, tokenise
+from minilumiere.viz import record_features
+from minilumiere.viz.features import is_added, named_layers, record_temporal_attention
 
 CAPTIONS = ["a red 3 moving right", "a blue 7 circling clockwise quickly and a white 1"]
 

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import nn
 from train_driver import identity, wait_for_change, write_child
 
-from minilumiere import checkpoint
+from minilumiere.weights import checkpoint
 from minilumiere.weights.checkpoint import load_weights, read_checkpoint, write_atomically, write_checkpoint
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8, torch.int64, torch.bool]

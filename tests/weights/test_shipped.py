@@ -9,11 +9,11 @@ import pytest
 import torch
 from train_driver import go, use_small
 
-from minilumiere.weights.checkpoint import file_sha256, load_weights, read_checkpoint, write_checkpoint
 from minilumiere.config import SCALES, STYLES, architecture
-from minilumiere.evaluation.judge import DigitClassifier
-from minilumiere.weights.nets import build
+from minilumiere.model.digit_classifier import DigitClassifier
 from minilumiere.pipeline import load
+from minilumiere.weights import build
+from minilumiere.weights.checkpoint import file_sha256, load_weights, read_checkpoint, write_checkpoint
 from minilumiere.weights.shipped import BUILT_ON, SHIPPED_AS, WEIGHTS, read_manifest, read_shipped, ship, weights_path
 
 TINY = SCALES["tiny"]
