@@ -3,12 +3,12 @@
     caption ─► tokens ─► STUNet, all frames at once ─► base clip ─► SSR in windows ─► clip (T, 3, H, W) in [0, 1]
     given pixels, mask ──────┘        known pixels copied ┴───────────────────────┘
 
-`load` puts the parts together from `data/weights`; nothing is downloaded. Randomness: the i-th clip of a call is drawn
-from seed + i alone, so it is the same whatever else the call makes.
+`load` puts the parts together from `data/weights`; nothing is downloaded. `Pipeline` has a method for each task: it says
+which pixels are given, and leaves the rest to `_complete`, which samples (`_sample`) and enlarges (`_enlarge`). Randomness:
+the i-th clip of a call is drawn from seed + i alone, so it is the same whatever else the call makes.
 """
 
-from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +20,11 @@ from minilumiere.config import Scale, get_scale, smoke
 from minilumiere.dataset.captions import parse_caption
 from minilumiere.dataset.styles import check_style
 from minilumiere.model.appearance import with_image_guidance
-from minilumiere.model.composition import sample_apart, take_apart
-from minilumiere.model.conditioning import given_pixels, outside_region, shrink
-from minilumiere.model.diffusion import MAX_LOG_SNR, Denoiser, add_noise, denoise_along, guided, sample, schedule
+from minilumiere.model.composition import sample_captions
+from minilumiere.model.conditioning import given_pixels, shrink, still_clip
+from minilumiere.model.diffusion import MAX_LOG_SNR, Denoiser, add_noise, guided, sample, schedule
 from minilumiere.model.stunet import STUNet
-from minilumiere.model.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, STYLED_FROM, interpolate_weights, plain_until
+from minilumiere.model.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, STYLED_FROM, plain_until, with_style
 from minilumiere.model.superres import super_resolve
 from minilumiere.model.text import null_tokens, tokenise
 from minilumiere.model.unet import UNet
@@ -33,89 +33,111 @@ from minilumiere.viz.clips import read_image
 from minilumiere.weights.nets import trained
 
 
-class Pipeline:
-    """The trained models of one scale: `base` (STUNet), `t2i` (inside it), `ssr`. Made by `load`."""
+def load(scale: str = "tiny", device: str | torch.device | None = None) -> "Pipeline":
+    """The trained pipeline of a scale, on `device` (default: cuda where there is one, else cpu).
 
-    def __init__(self, scale: Scale, base: STUNet, ssr: STUNet, device: torch.device):
+    Raises `ValueError` for an unknown scale or damaged weights, `FileNotFoundError` for a scale not trained yet.
+    """
+    preset = get_scale(scale)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Pipeline(preset, trained("base", preset), trained("ssr", preset), device)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How clips are sampled. Raises `ValueError` or `TypeError` for a number outside its range."""
+
+    steps: int | None = None  # of the base sampler, 1 to 1000; None: the scale's
+    guidance: float | None = None  # weight, 0 to 20 (1 = none); None: the scale's
+    super_resolution: bool = True  # else the base clip
+    progress: bool = False  # show bars
+    copy_known: bool = True  # given pixels come back as they are; else as the net makes them
+    start: float = 1.0  # diffusion time: from noise (1), or from what noise leaves of the given clip
+
+    def __post_init__(self):
+        if self.steps is not None:
+            check_number(self.steps, "steps", 1, 1000, int)
+        if self.guidance is not None:
+            check_number(self.guidance, "guidance", 0, 20)
+
+
+class Pipeline:
+    """The trained models of one scale: `base` (STUNet), `t2i` (inside it), `ssr`. Made by `load`.
+
+    A caption makes a clip (T, 3, H, W) in [0, 1]; a list of N captions makes clips (N, T, 3, H, W), and whatever is given
+    with it has N, too. The arguments that tasks share: `steps` of the base sampler, 1 to 1000; `guidance` weight, 0 to 20
+    (1 = none); `frames`, a multiple of the temporal factor; `super_resolution=False` for the base clip; `progress=True` for
+    bars. Defaults: the scale's. Tasks raise `ValueError` or `TypeError` for a bad caption, image, video or mask, or an
+    argument outside its range.
+    """
+
+    def __init__(
+        self, scale: Scale, base: STUNet, ssr: STUNet, device: torch.device,
+        plain: STUNet | None = None, styled_from: float = STYLED_FROM,
+    ):  # fmt: skip
         self.scale, self.device = scale, device
         self.base, self.ssr = base.to(device).eval(), ssr.to(device).eval()
         self.t2i: UNet = base.t2i
-        self.plain: STUNet | None = None  # in a style, what is used below the log-SNR `styled_from`
-        self.styled_from = STYLED_FROM
+        self.plain, self.styled_from = plain, styled_from  # in a style, `plain` answers below this log-SNR, else `base`
 
     def generate(
-        self,
-        caption: str | list[str],
-        seed: int = 0,
-        *,
-        steps: int | None = None,
-        guidance: float | None = None,
-        frames: int | None = None,
-        super_resolution: bool = True,
-        progress: bool = False,
-    ) -> Float[Tensor, "*n t 3 h w"]:
-        """A clip (T, 3, H, W) in [0, 1] of a caption; or clips (N, T, 3, H, W) of a list of captions.
-
-        Args: `steps` of the base sampler, 1 to 1000; `guidance` weight, 0 to 20 (1 = none); `frames`, a multiple of the
-        temporal factor; `super_resolution=False` returns the base clip. Defaults: the scale's.
-
-        Raises `ValueError` or `TypeError` for a bad caption or an argument outside its range.
-        """
-        options = {"steps": steps, "guidance": guidance, "super_resolution": super_resolution, "progress": progress}
+        self, caption: str | list[str], seed: int = 0, *,
+        steps: int | None = None, guidance: float | None = None, frames: int | None = None,
+        super_resolution: bool = True, progress: bool = False,
+    ) -> Float[Tensor, "*n t 3 h w"]:  # fmt: skip
+        """A clip of a caption."""
+        how = Sampling(steps, guidance, super_resolution, progress)
         frames, size = self._frames(frames), self.scale.size
-        captions = self._captions(caption)
-        nothing = torch.zeros(len(captions), 4, frames, size, size)
-        video = self._complete(nothing[:, :3], nothing[:, 3:], captions, seed, **options)
-        return video[0] if isinstance(caption, str) else video
+        nothing = torch.zeros(len(self._captions(caption)), frames, 4, size, size)
+        return self._complete(nothing[:, :, :3], nothing[:, :, 3:], caption, seed, how)
 
-    def inpaint(self, video: Tensor, mask: Tensor, caption: str | list[str], seed: int = 0, **options) -> Tensor:
+    @torch.no_grad()
+    def generate_image(
+        self, caption: str | list[str], seed: int = 0, *, steps: int | None = None, guidance: float | None = None
+    ) -> Float[Tensor, "*n 3 h w"]:
+        """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
+        how, tokens, size = Sampling(steps, guidance), self._tokens(self._captions(caption)), self.scale.size
+        denoise, noise = self._denoiser(self.t2i, tokens, how.guidance), self._noise((3, size, size), len(tokens), seed)
+        levels = {"steps": how.steps or smoke(self.scale.steps), "shift": self.scale.image_shift, "tail": self.scale.tail}
+        image = _to_unit(sample(denoise, noise, **levels))
+        return image[0] if isinstance(caption, str) else image
+
+    def inpaint(
+        self, video: Tensor, mask: Tensor, caption: str | list[str], seed: int = 0, *,
+        steps: int | None = None, guidance: float | None = None,
+        super_resolution: bool = True, progress: bool = False, copy_known: bool = True,
+    ) -> Float[Tensor, "*n t 3 h w"]:  # fmt: skip
         """Generate what is missing of a clip. Where pixels are given, they come back exactly as they are.
 
         Args: `video` (T, 3, H, W) in [0, 1] of output or base size; `mask`, 1 = given, 0 = generate, broadcastable to
-        (T, 1, H, W); `options` of `generate` but `frames`, and `copy_known=False` for what the net makes of given pixels,
-        which is near them but not the same. With a list of N captions: a video (N, T, 3, H, W), a mask
-        broadcastable to (N, T, 1, H, W). Of a clip of base size, the base clip keeps the given pixels, and
-        super-resolution enlarges them like the rest.
-
-        Raises `ValueError` or `TypeError` for a bad video, mask, caption or option.
+        (T, 1, H, W); `copy_known=False` for what the net makes of given pixels, which is near them but not the same. Of a
+        clip of base size, the base clip keeps the given pixels, and super-resolution enlarges them like the rest.
         """
-        captions, video = self._known_clips(video, caption)
-        one = isinstance(caption, str)
-        mask = check_mask(mask, "mask", (*video.shape[one:-3], 1, *video.shape[-2:]))
-        mask = mask[None] if one else mask
-        result = self._complete(video.transpose(1, 2), mask.transpose(1, 2), captions, seed, **options)
-        return result[0] if one else result
+        how = Sampling(steps, guidance, super_resolution, progress, copy_known)
+        video = self._check(video, "video", caption, None)
+        mask = check_mask(mask, "mask", (*video.shape[:-3], 1, *video.shape[-2:]))
+        return self._complete(video, mask, caption, seed, how)
 
     def image_to_video(
-        self, image: Tensor | str | Path, caption: str | list[str], seed: int = 0, *, frames: int | None = None, **options
-    ) -> Tensor:
+        self, image: Tensor | str | Path, caption: str | list[str], seed: int = 0, *,
+        steps: int | None = None, guidance: float | None = None, frames: int | None = None,
+        super_resolution: bool = True, progress: bool = False, copy_known: bool = True,
+    ) -> Float[Tensor, "*n t 3 h w"]:  # fmt: skip
         """A clip that begins with an image: (3, H, W) in [0, 1] of output or base size, or an image file of that size.
 
-        `options` as of `generate`; with a list of N captions: images (N, 3, H, W). Raises what `inpaint` raises.
+        `copy_known`: see `inpaint`.
         """
-        return self.cinemagraph(image, torch.ones(1, 1, 1), caption, seed, frames=frames, **options)
+        how = Sampling(steps, guidance, super_resolution, progress, copy_known)
+        return self._animate(image, torch.ones(1, 1, 1), caption, seed, frames, how)
 
     def cinemagraph(
-        self,
-        image: Tensor | str | Path,
-        region: Tensor,
-        caption: str | list[str],
-        seed: int = 0,
-        *,
-        frames: int | None = None,
-        **options,
-    ) -> Tensor:
-        """An image that moves within a region, and nowhere else. See `image_to_video`.
-
-        Args: `region` (1, H, W) or broadcastable to it, 1 = animated; with a list of N captions (N, 1, H, W).
-        """
-        image = read_image(image) if isinstance(image, str | Path) else image
-        many = () if isinstance(caption, str) else (len(caption),)
-        image = check_video(image, "image", (*many, 3, *self._sides(image)))
-        frames = self._frames(frames)
-        region = check_mask(region, "region", (*many, 1, *image.shape[-2:]))
-        mask = outside_region(region, frames)
-        return self.inpaint(image.unsqueeze(-4).expand(*mask.shape[:-3], 3, -1, -1), mask, caption, seed, **options)
+        self, image: Tensor | str | Path, region: Tensor, caption: str | list[str], seed: int = 0, *,
+        steps: int | None = None, guidance: float | None = None, frames: int | None = None,
+        super_resolution: bool = True, progress: bool = False, copy_known: bool = True,
+    ) -> Float[Tensor, "*n t 3 h w"]:  # fmt: skip
+        """An image that moves within a region, (1, H, W) or broadcastable to it, 1 = animated. See `image_to_video`."""
+        how = Sampling(steps, guidance, super_resolution, progress, copy_known)
+        return self._animate(image, region, caption, seed, frames, how)
 
     def in_style(self, style: str, alpha: float | None = None, styled_from: float = STYLED_FROM) -> "Pipeline":
         """The same pipeline with styled spatial weights: α of the style, 1 - α of the original (default: the style's own α).
@@ -128,123 +150,99 @@ class Pipeline:
 
         Raises `ValueError` for an unknown style, or an α or a log-SNR outside its range.
         """
-        alpha = DEFAULT_ALPHA[check_style(style)] if alpha is None else alpha
-        original, styled = self.t2i.state_dict(), trained(f"style-{style}", self.scale).to(self.device).state_dict()
-        base = deepcopy(self.base)
-        base.t2i.load_state_dict(interpolate_weights(original, styled, alpha))
+        own_alpha = DEFAULT_ALPHA[check_style(style)]
+        alpha = own_alpha if alpha is None else check_number(alpha, "alpha", 0, 1)
+        check_number(styled_from, "styled_from", -MAX_LOG_SNR, MAX_LOG_SNR)
+        base = with_style(self.base, trained(f"style-{style}", self.scale), alpha)
         scale = replace(self.scale, image_guidance=0.0) if alpha > 0 else self.scale
-        pipe = Pipeline(scale, base, self.ssr, self.device)
-        pipe.plain = self.base
-        pipe.styled_from = check_number(styled_from, "styled_from", -MAX_LOG_SNR, MAX_LOG_SNR)
-        return pipe
+        return Pipeline(scale, base, self.ssr, self.device, self.base, styled_from)
 
     def stylize(
-        self,
-        caption: str | list[str],
-        style: str,
-        alpha: float | None = None,
-        seed: int = 0,
-        styled_from: float = STYLED_FROM,
-        **options,
-    ) -> Float[Tensor, "*n t 3 h w"]:
-        """A clip of a caption in a style; see `in_style`, and `generate` for the `options`."""
-        return self.in_style(style, alpha, styled_from).generate(caption, seed, **options)
+        self, caption: str | list[str], style: str, alpha: float | None = None, seed: int = 0,
+        styled_from: float = STYLED_FROM, *,
+        steps: int | None = None, guidance: float | None = None, frames: int | None = None,
+        super_resolution: bool = True, progress: bool = False,
+    ) -> Float[Tensor, "*n t 3 h w"]:  # fmt: skip
+        """A clip of a caption in a style; see `in_style`."""
+        options = {"steps": steps, "guidance": guidance, "super_resolution": super_resolution, "progress": progress}
+        return self.in_style(style, alpha, styled_from).generate(caption, seed, frames=frames, **options)
 
     def restyle(
-        self,
-        video: Tensor,
-        caption: str | list[str],
-        style: str,
-        strength: float = DEFAULT_STRENGTH,
-        alpha: float | None = None,
-        seed: int = 0,
-        **options,
-    ) -> Float[Tensor, "*n t 3 h w"]:
+        self, video: Tensor, caption: str | list[str], style: str, strength: float = DEFAULT_STRENGTH,
+        alpha: float | None = None, seed: int = 0, *,
+        steps: int | None = None, guidance: float | None = None, super_resolution: bool = True, progress: bool = False,
+    ) -> Float[Tensor, "*n t 3 h w"]:  # fmt: skip
         """Draw a clip (T, 3, H, W) in [0, 1] of output or base size anew in a style, with its motion (SDEdit).
 
         Noise is added up to diffusion time `strength`, 0.01 to 1, and taken away with the styled weights: the weaker, the
-        more of the clip stays. `alpha`, `options`: as of `stylize`. With a list of N captions: (N, T, 3, H, W).
+        more of the clip stays. `alpha`: see `in_style`.
         """
-        check_number(strength, "strength", 0.01, 1)
-        captions, video = self._known_clips(video, caption)
-        video = video.transpose(1, 2)
-        nothing = torch.zeros_like(video[:, :1])
-        result = self.in_style(style, alpha)._complete(video, nothing, captions, seed, start=strength, **options)
-        return result[0] if isinstance(caption, str) else result
-
-    @torch.no_grad()
-    def generate_image(
-        self, caption: str | list[str], seed: int = 0, *, steps: int | None = None, guidance: float | None = None
-    ) -> Float[Tensor, "*n 3 h w"]:
-        """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
-        tokens, shape = tokenise(self._captions(caption)).to(self.device), (3, self.scale.size, self.scale.size)
-        denoise, noise = self._denoiser(self.t2i, tokens, guidance), self._noise(shape, len(tokens), seed)
-        options = {"steps": self._steps(steps), "shift": self.scale.image_shift, "tail": self.scale.tail}
-        image = _to_unit(sample(denoise, noise, **options))
-        return image[0] if isinstance(caption, str) else image
+        how = Sampling(steps, guidance, super_resolution, progress, start=check_number(strength, "strength", 0.01, 1))
+        video = self._check(video, "video", caption, None)
+        nothing = torch.zeros_like(video[..., :1, :, :])
+        return self.in_style(style, alpha)._complete(video, nothing, caption, seed, how)
 
     def upscale(self, video: Float[Tensor, "t 3 h w"], caption: str, seed: int = 0) -> Float[Tensor, "t 3 H W"]:
         """Super-resolve a base clip (T, 3, h, w) in [0, 1]."""
-        size = self.scale.size
-        video = check_video(video, "video", (None, 3, size, size))
+        video = check_video(video, "video", (None, 3, self.scale.size, self.scale.size))
         low = (video.to(self.device) * 2 - 1).transpose(0, 1)[None]
-        return _to_unit(self._enlarge(low, tokenise([caption]).to(self.device), seed))[0].transpose(0, 1)
+        return _to_unit(self._enlarge(low, [caption], seed))[0].transpose(0, 1)
+
+    def _animate(
+        self, image: Tensor | str | Path, region: Tensor, caption: str | list[str], seed: int, frames: int | None, how: Sampling
+    ) -> Float[Tensor, "*n t 3 H W"]:
+        """Give an image on frame 0, and outside a region on all frames."""
+        image = read_image(image) if isinstance(image, str | Path) else image
+        image = self._check(image, "image", caption)
+        region = check_mask(region, "region", (*image.shape[:-3], 1, *image.shape[-2:]))
+        return self._complete(*still_clip(image, region, self._frames(frames)), caption, seed, how)
 
     @torch.no_grad()
     def _complete(
-        self,
-        video: Float[Tensor, "n 3 t H W"],
-        mask: Float[Tensor, "n 1 t H W"],
-        captions: list[str],
-        seed: int,
-        steps: int | None = None,
-        guidance: float | None = None,
-        super_resolution: bool = True,
-        progress: bool = False,
-        start: float = 1.0,
-        copy_known: bool = True,
-    ) -> Float[Tensor, "n t 3 H W"]:
-        """Generate what the mask does not give of videos in [0, 1] of base or output size. Text-to-video gives nothing.
+        self, video: Float[Tensor, "*n t 3 H W"], mask: Float[Tensor, "*n t 1 H W"],
+        caption: str | list[str], seed: int, how: Sampling,
+    ) -> Float[Tensor, "*n t 3 H W"]:  # fmt: skip
+        """Sample and enlarge what the mask does not give of videos in [0, 1] of base or output size."""
+        self.base.check_frames(video.shape[-4])
+        captions = self._captions(caption)
+        video, mask = (given.reshape(-1, *given.shape[-4:]).transpose(1, 2).to(self.device) for given in (video, mask))
+        known, where = shrink(video * 2 - 1, mask, self.scale.size)  # n c t h w
+        result = self._sample(known, where, captions, seed, how)
+        if how.super_resolution:
+            result = self._enlarge(result, captions, seed, how.progress)
+        result = _to_unit(result)  # n 3 t H W
+        if how.copy_known and video.shape == result.shape:
+            result = torch.where(mask == 1, video, result)
+        result = result.transpose(1, 2)
+        return result[0] if isinstance(caption, str) else result
 
-        From noise, or from what noise leaves of the videos at diffusion time `start`. Of clips that begin with nothing but
-        noise, two objects are sampled apart at first (see `composition`).
-        """
-        video, mask, tokens = video.to(self.device), mask.to(self.device), tokenise(captions).to(self.device)
-        known, where = shrink(video * 2 - 1, mask, self.scale.size)
+    def _sample(
+        self, known: Float[Tensor, "n 3 t h w"], where: Float[Tensor, "n 1 t h w"],
+        captions: list[str], seed: int, how: Sampling,
+    ) -> Float[Tensor, "n 3 t h w"]:  # fmt: skip
+        """Base clips in [-1, 1]. Of clips that begin with nothing but noise, two objects are sampled apart at first."""
         given = given_pixels(known, where) if where.any() else None
         single = torch.tensor([len(parse_caption(caption)) == 1 for caption in captions])
-        levels = schedule(self._steps(steps), self.scale.video_shift, start, self.scale.tail)
-        styled_from = min(self.styled_from, float(levels[-2]))
-        denoise = self._video_denoiser(tokens, guidance, given, single, styled_from)
-        noisy = self._noise(known.shape[1:], len(tokens), seed)
-        sampler = {"order": self.scale.order, "progress": "base" if progress else ""}
-        if start < 1:
+        levels = schedule(how.steps or smoke(self.scale.steps), self.scale.video_shift, how.start, self.scale.tail)
+        noisy = self._noise(known.shape[1:], len(captions), seed)
+        if how.start < 1:
             noisy = add_noise(known, noisy, levels[:1].to(self.device))
-        parts, owner = take_apart(captions, [start == 1 and not place.any() for place in where])
-        if len(parts) == len(captions):
-            result = denoise_along(denoise, noisy, levels, **sampler)[1]
-        else:
-            words = tokenise(parts).to(self.device)
-            theirs = None if given is None else given[owner]
-            each = self._video_denoiser(words, guidance, theirs, single[owner], styled_from)
-            result = sample_apart(each, denoise, noisy, owner, levels, **sampler)
-        if copy_known:
-            result = torch.where(where == 1, known, result)
-        if super_resolution:
-            result = self._enlarge(result, tokens, seed, progress)
-        result = _to_unit(result)
-        if copy_known and video.shape == result.shape:
-            result = torch.where(mask == 1, video, result)
-        return result.transpose(1, 2)
+        styled_from = min(self.styled_from, float(levels[-2]))  # the last step is styled
 
-    def _steps(self, steps: int | None) -> int:
-        return smoke(self.scale.steps) if steps is None else check_number(steps, "steps", 1, 1000, int)
+        def denoiser(parts: list[str], owner: Tensor) -> Denoiser:
+            theirs = None if given is None else given[owner]
+            return self._video_denoiser(self._tokens(parts), how.guidance, theirs, single[owner], styled_from)
+
+        apart = [how.start == 1 and not place.any() for place in where]
+        sampler = {"order": self.scale.order, "progress": "base" if how.progress else ""}
+        result = sample_captions(denoiser, noisy, captions, apart, levels, **sampler)
+        return torch.where(where == 1, known, result) if how.copy_known else result
 
     def _denoiser(self, model, tokens: Tensor, guidance: float | None, **given) -> Denoiser:
         """A model with captions, given pixels and guidance, as the sampler calls it."""
-        guidance = self.scale.guidance if guidance is None else check_number(guidance, "guidance", 0, 20)
         null = null_tokens(len(tokens)).to(self.device)
-        return guided(*(partial(_call, model, words, given) for words in (tokens, null)), guidance)
+        with_caption, without = (partial(_call, model, words, given) for words in (tokens, null))
+        return guided(with_caption, without, self.scale.guidance if guidance is None else guidance)
 
     def _video_denoiser(
         self, tokens: Tensor, guidance: float | None, given: Tensor | None, single: Tensor, styled_from: float
@@ -257,15 +255,14 @@ class Pipeline:
         return with_image_guidance(denoise, self.t2i, tokens, weight)
 
     @torch.no_grad()
-    def _enlarge(self, low: Float[Tensor, "n 3 t h w"], tokens: Tensor, seed: int, progress: bool = False) -> Tensor:
+    def _enlarge(self, low: Float[Tensor, "n 3 t h w"], captions: list[str], seed: int, progress: bool = False) -> Tensor:
+        """Clips in [-1, 1] of the output size, (n, 3, t, H, W), of base clips in [-1, 1]."""
         n, _, t, *_ = low.shape
         size = self.scale.output_size
         noise, augmentation = self._noise((3, t, size, size), n, seed, 1), self._noise(low.shape[1:], n, seed, 2)
-        per_call = None if self.device.type == "cuda" or t <= 32 else 1
-        progress = "super-resolution" if progress else ""
-        return super_resolve(
-            self.ssr, low, tokens, self.scale, noise, augmentation, windows_per_call=per_call, progress=progress
-        )
+        options = {"windows_per_call": None if self.device.type == "cuda" or t <= 32 else 1}
+        options |= {"progress": "super-resolution" if progress else ""}
+        return super_resolve(self.ssr, low, self._tokens(captions), self.scale, noise, augmentation, **options)
 
     def _noise(self, shape: tuple[int, ...], n: int, seed: int, stream: int = 0) -> Tensor:
         """Normal noise (n, *shape), the same on every device; `stream` tells the uses within one clip apart."""
@@ -273,22 +270,18 @@ class Pipeline:
         generators = (torch.Generator().manual_seed((seed + i) * 4 + stream) for i in range(n))
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
 
+    def _tokens(self, captions: list[str]) -> Tensor:
+        return tokenise(captions).to(self.device)
+
     def _frames(self, frames: int | None) -> int:
-        frames = self.scale.frames if frames is None else check_number(frames, "frames", 1, 10_000, int)
-        self.base.check_frames(frames)
-        return frames
+        return self.scale.frames if frames is None else check_number(frames, "frames", 1, 10_000, int)
 
-    def _known_clips(self, video: Tensor, caption: str | list[str]) -> tuple[list[str], Float[Tensor, "n t 3 h w"]]:
-        """Captions and clips, checked: one for each caption."""
-        one, captions = isinstance(caption, str), self._captions(caption)
-        video = check_video(video, "video", (*(() if one else (len(captions),)), None, 3, *self._sides(video)))
-        self.base.check_frames(video.shape[-4])
-        return captions, video[None] if one else video
-
-    def _sides(self, given) -> tuple[int, int]:
-        """Height and width to ask of an image or a video: the base size if it has it, else the output size."""
+    def _check(self, given: Tensor, name: str, caption: str | list[str], *frames: None) -> Float[Tensor, "*n 3 h w"]:
+        """An image or (with `frames`) a video for a caption, or one for each of a list, of base or output size, checked."""
+        many = () if isinstance(caption, str) else (len(self._captions(caption)),)
         small = (self.scale.size, self.scale.size)
-        return small if isinstance(given, Tensor) and given.shape[-2:] == small else (self.scale.output_size,) * 2
+        sides = small if isinstance(given, Tensor) and given.shape[-2:] == small else (self.scale.output_size,) * 2
+        return check_video(given, name, (*many, *frames, 3, *sides))
 
     def _captions(self, caption: str | list[str]) -> list[str]:
         """A list of captions, checked."""
@@ -298,16 +291,6 @@ class Pipeline:
         for each in captions:
             parse_caption(each)
         return list(captions)
-
-
-def load(scale: str = "tiny", device: str | torch.device | None = None) -> Pipeline:
-    """The trained pipeline of a scale, on `device` (default: cuda where there is one, else cpu).
-
-    Raises `ValueError` for an unknown scale or damaged weights, `FileNotFoundError` for a scale not trained yet.
-    """
-    preset = get_scale(scale)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Pipeline(preset, trained("base", preset), trained("ssr", preset), device)
 
 
 def _call(model, tokens: Tensor, given: dict[str, Tensor], noisy: Tensor, log_snr: Tensor) -> Tensor:

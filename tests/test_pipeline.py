@@ -118,6 +118,15 @@ def test_options_out_of_range(pipe, options):
         pipe.generate(CAPTION, **options)
 
 
+@pytest.mark.parametrize(
+    "task", ["generate", "generate_image", "inpaint", "image_to_video", "cinemagraph", "stylize", "restyle"]
+)
+@pytest.mark.parametrize("option", ["start", "stepz"])
+def test_an_unknown_option_is_an_error_that_names_the_task(pipe, task, option):
+    with pytest.raises(TypeError, match=rf"Pipeline\.{task}\(\) got an unexpected keyword argument '{option}'"):
+        getattr(pipe, task)(**{option: 0.5})
+
+
 def test_frames_not_divisible_name_the_factor_and_the_nearest_counts(pipe):
     with pytest.raises(ValueError, match=r"factor 4.*16 or 20"):
         pipe.generate(CAPTION, frames=18)

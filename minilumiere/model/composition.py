@@ -16,6 +16,8 @@ After composable diffusion (Liu et al. 2022), which adds up predictions for one 
 read the same noise and land in the same place. Our choice: the paper is silent. Only where no pixel is given.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -34,6 +36,26 @@ def take_apart(captions: list[str], wanted: list[bool]) -> tuple[list[str], Int[
         parts += mine
         owner += [number] * len(mine)
     return parts, torch.tensor(owner)
+
+
+def sample_captions(
+    denoiser: Callable[[list[str], Int[Tensor, " m"]], Denoiser],
+    noisy: Float[Tensor, "b ..."],
+    captions: list[str],
+    apart: list[bool],
+    levels: Float[Tensor, " steps+1"],
+    order: int = 1,
+    progress: str = "",
+) -> Float[Tensor, "b ..."]:
+    """Clean data in [-1, 1] of b captions, those of two objects with `sample_apart` where `apart` says so.
+
+    `denoiser(parts, owner)` makes the denoiser of m captions, of which part i belongs to clip `owner[i]`.
+    """
+    parts, owner = take_apart(captions, apart)
+    whole = denoiser(captions, torch.arange(len(captions)))
+    if len(parts) == len(captions):
+        return denoise_along(whole, noisy, levels, order=order, progress=progress)[1]
+    return sample_apart(denoiser(parts, owner), whole, noisy, owner, levels, order, progress)
 
 
 def sample_apart(

@@ -79,6 +79,14 @@ def outside_region(region: Float[Tensor, "*n 1 h w"], frames: int) -> Float[Tens
     return mask
 
 
+def still_clip(
+    image: Float[Tensor, "*n 3 h w"], region: Float[Tensor, "*n 1 h w"], frames: int
+) -> tuple[Float[Tensor, "*n t 3 h w"], Float[Tensor, "*n t 1 h w"]]:
+    """What a cinemagraph is given: the image on every frame, and the mask `outside_region`. All animated: image-to-video."""
+    mask = outside_region(region, frames)
+    return image.unsqueeze(-4).expand(*mask.shape[:-3], 3, -1, -1), mask
+
+
 def picture(mask: Float[Tensor, "t 1 h w"]) -> str:
     """A small mask as text, its frames side by side: `#` given, `.` to generate."""
     rows = mask[:, 0].transpose(0, 1).int().tolist()  # h t w

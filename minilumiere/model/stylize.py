@@ -15,10 +15,13 @@ Our choice: with a style only the last level of the decoder is learnt, and the h
 other levels, so that a handful of images can say how to draw without spoiling that; and the file is small.
 """
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor
 
 from minilumiere.model.diffusion import MAX_LOG_SNR, Denoiser
+from minilumiere.model.stunet import STUNet
 from minilumiere.model.unet import UNet
 from minilumiere.validate import check_number
 
@@ -41,6 +44,13 @@ def interpolate_weights(original: dict[str, Tensor], style: dict[str, Tensor], a
             raise ValueError(f"{name} has shape {tuple(tensor.shape)} in the original, {tuple(style[name].shape)} in the style")
     return {name: torch.lerp(tensor, style[name].to(tensor), alpha) if tensor.is_floating_point() else tensor
             for name, tensor in original.items()}  # fmt: skip
+
+
+def with_style(stunet: STUNet, style: UNet, alpha: float) -> STUNet:
+    """A copy of a STUNet whose image net lies between its own (α = 0) and a styled one (α = 1)."""
+    styled = deepcopy(stunet)
+    styled.t2i.load_state_dict(interpolate_weights(stunet.t2i.state_dict(), style.state_dict(), alpha))
+    return styled
 
 
 def plain_until(plain: Denoiser, styled: Denoiser, log_snr_from: float) -> Denoiser:
