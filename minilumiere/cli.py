@@ -1,6 +1,7 @@
 """The command line: `minilumiere generate | train | evaluate | info`, each with `--help`.
 
-Exit code 0 on success, 2 with one clear line on bad input.
+Exit code 0 on success, 2 with one clear line on bad input. What a command needs is imported when it runs: `--help` waits
+for no torch.
 """
 
 import argparse
@@ -8,10 +9,7 @@ import sys
 import time
 from functools import partial
 
-import torch
-
 from minilumiere.config import SCALES, STAGES, STYLES, get_scale
-from minilumiere.weights.shipped import read_manifest
 
 
 class Parser(argparse.ArgumentParser):
@@ -122,6 +120,10 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 
 def run_info(options: argparse.Namespace) -> None:
+    import torch
+
+    from minilumiere.weights.shipped import read_manifest
+
     scale = get_scale(options.scale)
     out = scale.output_size
     print(f"scale {scale.name}: {scale.frames} frames at {scale.fps} fps, {scale.size}x{scale.size} -> {out}x{out}")

@@ -6,17 +6,19 @@ A slice x-t (one row of pixels, over time) shows motion at a glance: rest is ver
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from minilumiere.validate import check_number, check_video
 from minilumiere.weights.checkpoint import write_atomically
+
+if TYPE_CHECKING:  # matplotlib takes 0.4 s to import: only what draws a figure imports it
+    from matplotlib.figure import Figure
 
 FORMATS = {".gif": "GIF", ".png": "PNG", ".apng": "PNG", ".webp": "WEBP", ".mp4": "MP4"}
 
@@ -104,8 +106,10 @@ def show_video(video: Float[Tensor, "t 3 h w"], fps: float = 16, zoom: int = 4) 
     display(Inline(data=encode_video(video, "PNG", fps, zoom), format="png"))
 
 
-def filmstrip(video: Float[Tensor, "t 3 h w"], frames: int = 8, title: str = "") -> Figure:
+def filmstrip(video: Float[Tensor, "t 3 h w"], frames: int = 8, title: str = "") -> "Figure":
     """`frames` frames, evenly spaced from first to last, side by side."""
+    import matplotlib.pyplot as plt
+
     check_video(video, "video", (None, 3, None, None))
     chosen = torch.linspace(0, len(video) - 1, min(frames, len(video))).round().long().tolist()
     figure, axes = plt.subplots(1, len(chosen), figsize=(1.3 * len(chosen), 1.7), layout="constrained", squeeze=False)
@@ -118,8 +122,10 @@ def filmstrip(video: Float[Tensor, "t 3 h w"], frames: int = 8, title: str = "")
 
 def space_time_slice(
     video: Float[Tensor, "t 3 h w"], row: int | None = None, column: int | None = None, title: str = ""
-) -> Figure:
+) -> "Figure":
     """Slices through space-time: x-t (the brightest of all rows, or one `row`) and y-t (of all columns, or one `column`)."""
+    import matplotlib.pyplot as plt
+
     check_video(video, "video", (None, 3, None, None))
     for name, place, length in (("row", row, video.shape[2]), ("column", column, video.shape[3])):
         if place is not None:

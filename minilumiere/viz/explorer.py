@@ -10,17 +10,19 @@ Used in notebook 10.
 
 import gc
 import io
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from minilumiere.model.diffusion import add_noise
 from minilumiere.model.text import tokenise
 from minilumiere.validate import check_number, check_video
 from minilumiere.viz.features import is_added, record_features, record_temporal_attention
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LOG_SNRS = (6.0, 2.0, 0.0, -2.0, -4.0, -6.0)  # from hardly any noise to hardly any clip
 
@@ -67,11 +69,15 @@ def principal_rgb(feature: Float[Tensor, "c t h w"]) -> Float[Tensor, "3 t h w"]
     return rgb.reshape(-1, *feature.shape[1:])
 
 
-def render(recording: Recording, layer: str, frame: int = 0, channel: int = 0, row: int = 0, head: int | None = None) -> Figure:
+def render(
+    recording: Recording, layer: str, frame: int = 0, channel: int = 0, row: int = 0, head: int | None = None
+) -> "Figure":
     """Draw a layer: `frame` (its own count), `channel`, `row`, and of the attention one `head`, or the mean of all.
 
     Raises `ValueError` naming the choices for an unknown layer, `ValueError` or `TypeError` for a number outside the layer.
     """
+    from matplotlib.figure import Figure
+
     if layer not in recording.features:
         raise ValueError(f"unknown layer {layer!r}: choose one of {', '.join(recording.features)}")
     feature = recording.features[layer][0]  # c t h w
@@ -127,7 +133,7 @@ def _draw_attention(
     _show(along_row, some, f"at y = {row}, from t = {frame} (max {colours['vmax']:.2f})", "x →", "← looked at: t", **colours)
 
 
-def to_png(figure: Figure) -> bytes:
+def to_png(figure: "Figure") -> bytes:
     """A figure as the bytes of a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
