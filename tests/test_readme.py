@@ -28,5 +28,6 @@ def test_the_links_of_the_readme_lead_somewhere(link):
 
 
 def test_every_module_is_on_the_readme_s_map():
-    modules = {path.name for path in (ROOT / "minilumiere").glob("*.py") if not path.name.startswith("__")}
-    assert modules == set(re.findall(r"minilumiere/(\w+\.py)", README))
+    package = ROOT / "minilumiere"
+    modules = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if not path.name.startswith("__")}
+    assert modules == set(re.findall(r"minilumiere/([\w/]+\.py)", README))
