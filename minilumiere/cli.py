@@ -43,13 +43,16 @@ def build_parser() -> Parser:
     generate.add_argument("--no-super-resolution", action="store_true", help="save the base model's clip")
     generate.add_argument("--zoom", type=int, default=1, help="enlarge each pixel of the saved clip; default: 1")
 
-    train = command("train", run_train, "Train one stage, resuming where it was left.")
-    train.add_argument("stage", metavar="STAGE", help=", ".join(STAGES))
+    train = command("train", run_train, "Train one stage, or all of them, resuming where it was left.")
+    train.add_argument("stage", metavar="STAGE", choices=("all", *STAGES), help=f"all, or one of {', '.join(STAGES)}")
     train.add_argument("--steps", type=int, default=0, help="default: the stage's")
+    train.add_argument(
+        "--minutes", type=float, default=0, help="instead of steps: as many as take so long, of all stages together"
+    )
     train.add_argument("--batch", type=int, default=0, help="default: the stage's")
     train.add_argument("--from-shipped", action="store_true", help="go on from the shipped weights, not from fresh ones")
     # Not --run: torchrun would take it for an abbreviation of its own --run-path.
-    train.add_argument("--folder", dest="run", help="folder of checkpoint and log; default: runs/SCALE-STAGE")
+    train.add_argument("--folder", dest="run", help="of checkpoint and log; default: runs/SCALE-STAGE (of all: runs)")
     train.add_argument("--save-minutes", type=float, default=3, help="between checkpoints; default: 3")
     train.add_argument("--stop-minutes", type=float, default=float("inf"), help="stop, resumably, after so many minutes")
     train.add_argument("--ship", action="store_true", help="when done, put the weights into data/weights")
@@ -94,10 +97,29 @@ def run_generate(options: argparse.Namespace) -> None:
 
 def run_train(options: argparse.Namespace) -> None:
     from minilumiere.training.loop import TrainOptions, train
+    from minilumiere.training.plan import train_all
     from minilumiere.weights.shipped import ship
 
-    keys = ("stage", "scale", "steps", "batch", "seed", "from_shipped", "run", "device", "save_minutes", "stop_minutes")
+    keys = (
+        "stage",
+        "scale",
+        "steps",
+        "minutes",
+        "batch",
+        "seed",
+        "from_shipped",
+        "run",
+        "device",
+        "save_minutes",
+        "stop_minutes",
+    )
     settings = TrainOptions(**{key: getattr(options, key) for key in keys})
+    if options.stage == "all":
+        if not options.ship:
+            raise ValueError("train all needs --ship: every stage is built on the shipped weights of those before it")
+        for line in train_all(settings):
+            print(line, flush=True)
+        return
     finished = train(settings)
     print(f"{settings.folder}: {'finished' if finished else 'stopped; the same command resumes it'}")
     if options.ship and finished:

@@ -5,6 +5,7 @@ Nothing else in the package holds a size. The paper discloses almost none of the
 """
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ class UNetConfig:
     attention: tuple[bool, ...] = (False, True, True)  # self- and cross-attention at this level?
     heads: int = 4
     embedding: int = 128  # width of the noise-level and caption embedding that scales and shifts every block
+    floor: float = 0.0  # 0: the net predicts v; else clean data (see `diffusion.velocity_of_guess`), where channels are few
     noise_levels: int = 1  # noise levels given to the net: 1, or 2 where the conditioning image is noisy too
     text_width: int = 96
     text_layers: int = 2
@@ -46,7 +48,7 @@ class Scale:
     """Everything that differs between `tiny` (laptop, CI) and `full` (one GPU)."""
 
     name: str
-    frames: int  # of a clip; the paper: 80
+    frames: int  # of a clip, unless asked for otherwise; the paper: 80
     fps: int  # frames a second of a saved clip; the paper: 16
     size: int  # pixels of the base clip's side
     upscale: int  # super-resolution factor
@@ -54,17 +56,25 @@ class Scale:
     overlap: int  # frames shared by neighbouring windows; the paper: 2
     t2i: UNetConfig
     ssr: UNetConfig
+    lengths: tuple[int, ...] = (16, 32, 48, 64, 80)  # frames of the clips that the base is trained on
     halvings: int = 2  # times that the base STUNet halves the frames: its temporal factor is 2 ** halvings
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     image_shift: float = -2.0  # log-SNR shifts towards noise: redundant data (large, or many frames) needs more
-    video_shift: float = -5.0
+    video_shift: float = -5.0  # of 16 frames; see `shift_of`
     ssr_shift: float = -2.0
-    steps: int = 28  # default sampling steps of the base model
-    order: int = 1  # of its sampler (see `diffusion.denoise_along`); tests/benchmarks/README.md compares them
+    steps: int = 14  # default sampling steps of the base model
+    order: int = 2  # of its sampler (see `diffusion.denoise_along`); tests/benchmarks/README.md compares them
     ssr_steps: int = 8
     tail: int = 3  # of either's steps: small ones at the end (see `diffusion.schedule`); without, speckle is left on the black
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
     image_guidance: float = 4.0  # the image net's, of single objects (see `appearance`)
+
+    def shift_of(self, frames: int) -> float:
+        """The base's log-SNR shift for a clip of so many frames: as many times as there are frames, so much more noise.
+
+        The frames of a clip show the same things: together they show through noise that hides each one alone.
+        """
+        return self.video_shift - math.log(frames / 16)
 
     @property
     def output_size(self) -> int:
@@ -79,16 +89,17 @@ class Scale:
 
 _TINY_SSR = UNetConfig(
     in_channels=6,
-    patch=2,
+    patch=4,
     channels=(32, 48, 48),
     attention=(False, False, False),
     embedding=64,
+    floor=0.05,  # a patch of 4x4 pixels has noise of 48 numbers, and the finest level 32 channels
     noise_levels=2,
     text_width=32,
     text_layers=1,
 )
 SCALES = {
-    "tiny": Scale("tiny", 16, 16, 32, 2, window=9, overlap=2, t2i=UNetConfig(), ssr=_TINY_SSR),
+    "tiny": Scale("tiny", 16, 16, 32, 4, window=9, overlap=2, t2i=UNetConfig(), ssr=_TINY_SSR),
     "full": Scale(
         "full",
         80,
@@ -98,11 +109,10 @@ SCALES = {
         window=15,
         overlap=2,
         t2i=UNetConfig(channels=(96, 160, 224), embedding=256, text_width=128),
-        ssr=replace(_TINY_SSR, patch=4, channels=(64, 96, 128), embedding=192),
-        video_shift=-6.0,
+        ssr=replace(_TINY_SSR, channels=(64, 96, 128), embedding=192),
+        lengths=(80,),
         ssr_shift=-3.0,
         steps=20,
-        order=2,
     ),
 }
 

@@ -223,7 +223,7 @@ class Pipeline:
         """Base clips in [-1, 1]. Of clips that begin with nothing but noise, two objects are sampled apart at first."""
         given = given_pixels(known, where) if where.any() else None
         single = torch.tensor([len(parse_caption(caption)) == 1 for caption in captions])
-        levels = schedule(how.steps or smoke(self.scale.steps), self.scale.video_shift, how.start, self.scale.tail)
+        levels = schedule(how.steps or smoke(self.scale.steps), self.scale.shift_of(known.shape[2]), how.start, self.scale.tail)
         noisy = self._noise(known.shape[1:], len(captions), seed)
         if how.start < 1:
             noisy = add_noise(known, noisy, levels[:1].to(self.device))

@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from minilumiere.config import get_scale
 from minilumiere.dataset.captions import COLOURS, Subject, parse_caption
-from minilumiere.dataset.moving_digits import CANVAS, FRAMES_PER_TURN, UNITS_PER_FRAME, WALLS, reflect
+from minilumiere.dataset.paths import CANVAS, FRAMES_PER_TURN, UNITS_PER_FRAME, WALLS, reflect
 from minilumiere.model.digit_classifier import DigitClassifier
 from minilumiere.validate import check_video
 from minilumiere.weights.checkpoint import load_weights
@@ -175,19 +175,21 @@ def compare(readings: list[Reading], subjects: tuple[Subject, ...]) -> list[dict
     return result
 
 
-def judge_crops(images: Float[Tensor, "n 3 h w"], colours: list[str], pixels: int) -> Float[Tensor, "n 1 pixels pixels"]:
-    """The crop of the object of a given colour of each image, as `read` makes it: for training the classifier."""
-    masses = colour_masses(images)[torch.arange(len(images)), [list(COLOURS).index(colour) for colour in colours]]
+def judge_crops(
+    images: Float[Tensor, "n 3 h w"], colours: Int[Tensor, " n"], pixels: int
+) -> Float[Tensor, "n 1 pixels pixels"]:
+    """The crop of the object of a given colour (its number) of each image, as `read` makes it: for training the classifier."""
+    masses = colour_masses(images)[torch.arange(len(images), device=images.device), colours]
     return crops(masses, centroids(masses)[0], pixels)
 
 
 @cache
-def load_judge() -> DigitClassifier:
+def load_judge(device: str = "cpu") -> DigitClassifier:
     """The shipped digit classifier (of scale `tiny`; its crops are the same at every scale)."""
     scale = get_scale("tiny")
     classifier = DigitClassifier(scale.judge)
     load_weights(classifier, read_shipped("judge", scale)[0])
-    return classifier.eval()
+    return classifier.eval().to(device)
 
 
 def assess(video: Float[Tensor, "t 3 h w"], caption: str, classifier: DigitClassifier | None = None) -> dict:
@@ -201,6 +203,6 @@ def assess(video: Float[Tensor, "t 3 h w"], caption: str, classifier: DigitClass
     subjects = parse_caption(caption)
     if len({subject.colour for subject in subjects}) < len(subjects):
         raise ValueError(f"the judge tells objects apart by colour, and caption {caption!r} has two of one colour")
-    objects = compare(read(video.cpu(), classifier or load_judge(), len(subjects)), subjects)
+    objects = compare(read(video, classifier or load_judge(str(video.device)), len(subjects)), subjects)
     agrees = {key: all(thing["agrees"][key] for thing in objects) for key in objects[0]["agrees"]}
     return objects[0] | {"agrees": agrees, "objects": objects}

@@ -4,6 +4,7 @@ The captions are drawn from seeds that training never uses; real clips are drawn
 composes is asked with captions of `UNSEEN_PAIRS`, whether it goes on in time with clips longer than those of its training.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle
@@ -13,14 +14,16 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from minilumiere.dataset.captions import format_caption, parse_caption
-from minilumiere.dataset.moving_digits import UNSEEN_PAIRS, draw_scenes, random_subjects
+from minilumiere.dataset.captions import Subject, format_caption, parse_caption
+from minilumiere.dataset.moving_digits import draw_scenes
+from minilumiere.dataset.subjects import UNSEEN_PAIRS, random_subjects, subjects_of
 from minilumiere.evaluation.judge import assess
 from minilumiere.model.multidiffusion import temporal_windows
 from minilumiere.pipeline import Pipeline
 
 EVALUATION_SEED = 2**40  # far from the seeds of training steps
-BATCH = 8
+BATCH = {"cpu": 8, "cuda": 64}  # clips that go through the model at once
+IMAGES = 256  # of the image net, of one object and of two
 AT_JOINS = 16  # clips at most, whose joins are looked at
 Judged = list[list[dict]]  # of each clip, what the judge says of each object: `objects` of `judge.assess`
 
@@ -28,7 +31,7 @@ Judged = list[list[dict]]  # of each clip, what the judge says of each object: `
 def evaluation_captions(n: int, objects: int, seed: int = 0) -> list[str]:
     """`n` captions of one or two objects, motion and speed given."""
     generator = torch.Generator().manual_seed(EVALUATION_SEED + 2 * seed + objects)
-    return [format_caption(random_subjects(generator, two=objects - 1)) for _ in range(n)]
+    return [format_caption(subjects) for subjects in random_subjects(n, generator, two=objects - 1).words()]
 
 
 def of_unseen_pairs(captions: list[str]) -> list[str]:
@@ -42,16 +45,17 @@ def is_seen(caption: str) -> bool:
     return all((subject.colour, subject.digit) not in UNSEEN_PAIRS for subject in parse_caption(caption))
 
 
-def batches(captions: list[str], what: str) -> Iterator[slice]:
+def batches(pipe: Pipeline, captions: list[str], what: str) -> Iterator[slice]:
     """Slices of so many captions as go through the model at once, with a progress bar."""
-    for i in tqdm(range(0, len(captions), BATCH), what, leave=False):
-        yield slice(i, i + BATCH)
+    size = BATCH[pipe.device.type]
+    for i in tqdm(range(0, len(captions), size), what, leave=False):
+        yield slice(i, i + size)
 
 
 def real_clips(pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None) -> Float[Tensor, "n t 3 h w"]:
     """Ground truth of all captions with test glyphs, at the output size."""
     generator = torch.Generator().manual_seed(EVALUATION_SEED + seed)
-    size, subjects = pipe.scale.output_size, [parse_caption(caption) for caption in captions]
+    size, subjects = pipe.scale.output_size, subjects_of([parse_caption(caption) for caption in captions])
     return draw_scenes(subjects, generator, frames or pipe.scale.frames, size, size, "test")[0]
 
 
@@ -63,18 +67,36 @@ def judge_all(clips: Float[Tensor, "n t 3 h w"], captions: list[str]) -> Judged:
 def judge_real(pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None) -> Judged:
     """The judge on ground truth, in batches: no more clips are in memory at once."""
     judged = []
-    for part in batches(captions, "drawing"):
-        judged += judge_all(real_clips(pipe, captions[part], seed + part.start, frames), captions[part])
+    for part in batches(pipe, captions, "drawing"):
+        clips = real_clips(pipe, captions[part], seed + part.start, frames)
+        judged += judge_all(clips.to(pipe.device), captions[part])
     return judged
 
 
 def judge_generated(pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None) -> Judged:
     """The judge on generated clips, in batches. The i-th caption's noise is the same for all lists of captions."""
     judged = []
-    for part in batches(captions, "generating"):
+    for part in batches(pipe, captions, "generating"):
         clips = pipe.generate(captions[part], seed=EVALUATION_SEED + 1000 * seed + part.start, frames=frames)
         judged += judge_all(clips, captions[part])
     return judged
+
+
+def judge_images(pipe: Pipeline, captions: list[str], seed: int = 0) -> Judged:
+    """The judge on images of the image net alone, of the base size. Of the captions, colour and digit are asked for."""
+    judged = []
+    for part in batches(pipe, captions, "images"):
+        subjects = [parse_caption(caption) for caption in captions[part]]
+        bare = [format_caption(tuple(Subject(thing.colour, thing.digit) for thing in scene)) for scene in subjects]
+        judged += judge_all(pipe.generate_image(bare, EVALUATION_SEED + 1000 * seed + part.start)[:, None], bare)
+    return judged
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share measured on n cases (Wilson 1927)."""
+    z = 1.96
+    middle, half = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
 
 
 def score(judged: Judged) -> dict[str, float]:
@@ -96,11 +118,20 @@ def score(judged: Judged) -> dict[str, float]:
 def table(title: str, columns: dict[str, Judged]) -> list[str]:
     """The scores as lines, a column each."""
     scores = {name: score(judged) for name, judged in columns.items()}
-    lines = ["", f"{title:<34}" + "".join(f"{name:>12}" for name in scores)]
+    lines = ["", f"{title:<34}" + "".join(f"{name:>20}" for name in scores)]
     for key in next(iter(scores.values())):
-        shown = "{:.2f}" if "error" in key else "{:.1%}"
-        lines.append(f"  {key:<32}" + "".join(f"{shown.format(column[key]):>12}" for column in scores.values()))
+        shown = [
+            f"{column[key]:.2f}" if "error" in key else with_interval(column[key], len(columns[name]))
+            for name, column in scores.items()
+        ]
+        lines.append(f"  {key:<32}" + "".join(f"{text:>20}" for text in shown))
     return lines
+
+
+def with_interval(share: float, n: int) -> str:
+    """A share in per cent, with its 95 % interval."""
+    low, high = wilson(share, n)
+    return f"{100 * share:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def join_ratio(clips: Float[Tensor, "n t 3 h w"], joins: list[int]) -> float:
@@ -113,7 +144,7 @@ def join_ratio(clips: Float[Tensor, "n t 3 h w"], joins: list[int]) -> float:
 
 def compare_joins(pipe: Pipeline, captions: list[str], frames: int | None = None) -> dict[str, float]:
     """The join ratio with MultiDiffusion, and with windows enlarged on their own and put end to end."""
-    parts = batches(captions, "generating")
+    parts = batches(pipe, captions, "generating")
     options = {"frames": frames, "super_resolution": False}
     low = torch.cat([pipe.generate(captions[part], EVALUATION_SEED + part.start, **options) for part in parts])
     windows = temporal_windows(low.shape[1], pipe.scale.window, pipe.scale.overlap)
@@ -142,12 +173,19 @@ def evaluate(pipe: Pipeline, samples: int = 128, seed: int = 0, frames: int | No
     pair = {"real": judge_real(pipe, two, seed, frames), "generated": judge_generated(pipe, two, seed, frames)}
     joins = compare_joins(pipe, evaluation_captions(max(1, min(samples // 8, AT_JOINS)), 1, seed + 1), frames)
     size = pipe.scale.output_size
+    images = [judge_images(pipe, evaluation_captions(IMAGES, objects, seed + 2), seed) for objects in (1, 2)]
     return "\n".join(
         [
             f"{pipe.scale.name}: judged at {size} pixels, {frames or pipe.scale.frames} frames, seed {seed}",
             *table(f"captions of one object: {samples}", columns),
             f"  seen: {len(seen)} of the captions, whose (colour, digit) occurs in training videos; unseen: all, with others",
             *table(f"captions of two objects: {len(two)}", pair),
+            "",
+            f"the image net alone, digit and colour right in {IMAGES} images, per cent [95 % interval]",
+            *(
+                f"  {name:<32}{with_interval(score(judged)['all four'], IMAGES):>20}"
+                for name, judged in zip(("one object", "two objects"), images, strict=True)
+            ),
             "",
             "adjacent-frame difference at window joins, relative to elsewhere",
             *(f"  {key:<32}{value:>24.3f}" for key, value in joins.items()),

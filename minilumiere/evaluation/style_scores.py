@@ -13,6 +13,7 @@ from torch import Tensor
 from minilumiere.config import STYLES
 from minilumiere.dataset.captions import parse_caption
 from minilumiere.dataset.moving_digits import draw_scenes
+from minilumiere.dataset.subjects import subjects_of
 from minilumiere.evaluation.judge import assess
 from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_captions, real_clips
 from minilumiere.evaluation.tasks import mean, path_error
@@ -43,7 +44,7 @@ def style_probe(style: str, size: int, output_size: int) -> tuple[Tensor, Tensor
     features = []
     for drawn in ("", style):
         generator = torch.Generator().manual_seed(EVALUATION_SEED + 99)
-        subjects = [parse_caption(caption) for caption in captions]
+        subjects = subjects_of([parse_caption(caption) for caption in captions])
         clips, _ = draw_scenes(subjects, generator, 4, size, output_size, "train", style=drawn)
         features.append(torch.stack([style_features(clip) for clip in clips]))
     plain, styled = (part.mean(0) for part in features)
@@ -71,7 +72,7 @@ def stylization(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[s
     captions = evaluation_captions(samples, 1, seed + 40)
 
     def generate(styled: Pipeline, captions: list[str], what: str) -> Tensor:
-        return torch.cat([styled.generate(captions[i], EVALUATION_SEED + i.start).cpu() for i in batches(captions, what)])
+        return torch.cat([styled.generate(captions[i], EVALUATION_SEED + i.start).cpu() for i in batches(pipe, captions, what)])
 
     plain = generate(pipe, captions, "plain")
     lines = []
@@ -99,7 +100,7 @@ def restyling(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[str
             clips = torch.cat(
                 [
                     pipe.restyle(sources[i], asked[i], style, strength, seed=EVALUATION_SEED + i.start).cpu()
-                    for i in batches(asked, f"{style} {strength}")
+                    for i in batches(pipe, asked, f"{style} {strength}")
                 ]
             )
             columns = judge_styled(pipe, clips, asked, style)

@@ -41,7 +41,7 @@ def image_to_video(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
     captions = evaluation_captions(samples, 1, seed + 10)
     real = real_clips(pipe, captions, seed + 10)
     clips, alone = [], []
-    for part in batches(captions, "image to video"):
+    for part in batches(pipe, captions, "image to video"):
         options = {"seed": EVALUATION_SEED + part.start}
         clips.append(pipe.image_to_video(real[part, 0], captions[part], **options).cpu())
         options |= {"copy_known": False, "super_resolution": False}
@@ -70,7 +70,7 @@ def inpainting(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
     for kind in ("half", "moving box"):
         captions, real, masks = hidden_cases(pipe, max(1, samples // 2), kind, seed + 20)
         clips, means = [], []
-        for part in batches(captions, f"inpainting, {kind}"):
+        for part in batches(pipe, captions, f"inpainting, {kind}"):
             options = {"seed": EVALUATION_SEED + part.start}
             clips.append(pipe.inpaint(real[part], masks[part], captions[part], **options).cpu())
             means.append(pipe.inpaint(real[part], masks[part], captions[part], **options, steps=1, guidance=1.0).cpu())
@@ -136,7 +136,7 @@ def cinemagraph(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
     real = real_clips(pipe, captions, seed + 30)
     regions = torch.stack([changing_region(clip.transpose(0, 1), 4) for clip in real])
     clips = []
-    for part in batches(captions, "cinemagraph"):
+    for part in batches(pipe, captions, "cinemagraph"):
         options = {"seed": EVALUATION_SEED + part.start}
         clips.append(pipe.cinemagraph(real[part, 0], regions[part], captions[part], **options).cpu())
     clips = torch.cat(clips)

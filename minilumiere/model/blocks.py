@@ -27,12 +27,23 @@ class Context(NamedTuple):
         return Context(*(part.repeat_interleave(frames, dim=0) for part in (self.embedding, self.words, self.real)))
 
 
+class GroupNorm(nn.GroupNorm):
+    """Group norm in the precision of its input: autocast would compute it, and all that follows, in float32."""
+
+    def __init__(self, channels: int):
+        super().__init__(GROUPS, channels)
+
+    def forward(self, x: Float[Tensor, "b c *hw"]) -> Float[Tensor, "b c *hw"]:
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
 class Modulation(nn.Module):
     """Group norm whose scale and shift are computed from the embedding; starts as plain group norm unless told not to."""
 
     def __init__(self, channels: int, embedding: int, plain: bool = True):
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.norm = GroupNorm(channels)
         self.scale_shift = nn.Linear(embedding, 2 * channels)
         if plain:
             nn.init.zeros_(self.scale_shift.weight)

@@ -106,46 +106,73 @@ def shrink(
     return F.avg_pool3d(video, factor), -F.max_pool3d(-mask, factor)
 
 
-def random_masks(video: Float[Tensor, "b 3 t h w"], generator: torch.Generator) -> Float[Tensor, "b 1 t h w"]:
-    """A mask for each training clip, drawn from the `MIXTURE`."""
-    return torch.stack([_random_mask(clip, generator).transpose(0, 1) for clip in video])
+def random_masks(
+    video: Float[Tensor, "b 3 t h w"], generator: torch.Generator
+) -> tuple[Float[Tensor, "b 1 t h w"], Bool[Tensor, " b"]]:
+    """A mask for each training clip, drawn from the `MIXTURE`; and, on the host, whether it gives anything.
+
+    Every mask of the mixture is a box that moves from one place to another (its inside is hidden), after some first frames
+    that are given whole. So all masks of a batch are drawn at once.
+    """
+    b, _, t, h, w = video.shape
+    shares = torch.tensor(list(MIXTURE.values())).cumsum(0)
+    task = torch.searchsorted(shares, torch.rand(b, generator=generator)).clamp(max=len(MIXTURE) - 1)  # on the host
+    of = {name: task == number for number, name in enumerate(MIXTURE)}
+    share = torch.rand(b, 8, generator=generator)
+    size = torch.tensor([h, w])
+
+    def draw(numbers: Tensor, low, high) -> Tensor:  # whole numbers from low to high
+        return low + (numbers * (high - low + 1)).floor().clamp(max=high - low)
+
+    given = torch.zeros(b)
+    given[of["first frame"] | of["region"]] = 1
+    given = torch.where(of["first frames"], draw(share[:, 7], 2, max(2, t // 2)), given)
+    sides = torch.where((of["box"] | of["moving box"])[:, None], draw(share[:, :2], size // 4, 3 * size // 4), size)
+    start, end = (draw(share[:, i : i + 2], torch.zeros(b, 2), size - sides) for i in (2, 4))
+    end = torch.where(of["moving box"][:, None], end, start)
+    half, axis = of["half"][:, None], (share[:, :1] < 0.5)
+    along = torch.cat([axis, ~axis], dim=1)  # which of rows and columns are halved
+    sides = torch.where(half & along, size // 2, sides)
+    edge = torch.where(along & (share[:, 1:2] < 0.5), size - size // 2, 0)
+    start, end = (torch.where(half, edge, place) for place in (start, end))
+    boxes = torch.stack([start, start + sides, end, end + sides], dim=1).to(video.device)  # b 4 2, on the device
+    region = extents(video, draw(share[:, 6], 1, max(1, h // 8)).to(video.device))  # b 2 2
+    boxes = torch.where(of["region"].to(video.device)[:, None, None], torch.cat([region, region], dim=1), boxes)
+    return moving_boxes(given.to(video.device), boxes, t, h, w), ~of["nothing"]
 
 
-def _random_mask(clip: Float[Tensor, "3 t h w"], generator: torch.Generator) -> Float[Tensor, "t 1 h w"]:
-    _, t, h, w = clip.shape
+def moving_boxes(
+    given: Float[Tensor, " b"], boxes: Float[Tensor, "b 4 2"], frames: int, height: int, width: int
+) -> Float[Tensor, "b 1 t h w"]:
+    """Masks that give the first `given` frames whole, and hide a box on the others.
 
-    def draw(low: int, high: int) -> int:
-        return int(torch.randint(low, high + 1, (), generator=generator))
+    `boxes`: its first corner and its last one (rows and columns, exclusive), on the first frame and on the last frame.
+    """
+    share = torch.linspace(0, 1, frames, device=boxes.device)[:, None]  # t 1
+    low, high = (torch.lerp(boxes[:, None, i], boxes[:, None, i + 2], share).round() for i in (0, 1))  # b t 2
+    inside = []
+    for axis, length in enumerate((height, width)):
+        place = torch.arange(length, device=boxes.device)
+        inside.append((place >= low[..., axis, None]) & (place < high[..., axis, None]))  # b t length
+    hidden = inside[0][..., :, None] & inside[1][..., None, :]  # b t h w
+    whole = torch.arange(frames, device=boxes.device) < given[:, None]  # b t
+    return (whole[..., None, None] | ~hidden).float()[:, None]
 
-    task = list(MIXTURE)[int(torch.multinomial(torch.tensor(list(MIXTURE.values())), 1, generator=generator))]
-    if task == "nothing":
-        mask = first_frames(t, h, w, 0)
-    elif task == "first frame":
-        mask = first_frames(t, h, w)
-    elif task == "first frames":
-        mask = first_frames(t, h, w, draw(2, max(2, t // 2)))
-    elif task == "half":
-        mask = hidden_half(t, h, w, HALVES[draw(0, 1) + 2 * draw(0, 1)])
-    elif task == "region":
-        mask = outside_region(changing_region(clip, draw(1, h // 8)), t)
-    else:
-        sides = draw(h // 4, 3 * h // 4), draw(w // 4, 3 * w // 4)
-        start, end = [(draw(0, h - sides[0]), draw(0, w - sides[1])) for _ in range(2)]
-        mask = hidden_box(t, h, w, sides, start, end if task == "moving box" else None)
-    return mask.to(clip.device)
+
+def extents(video: Float[Tensor, "b 3 t h w"], margin: Float[Tensor, " b"], threshold: float = 0.05) -> Float[Tensor, "b 2 2"]:
+    """Corners of the smallest box that holds all that changes in each clip, and a margin; an empty box if nothing does."""
+    change = (video - video[:, :, :1]).abs().amax((1, 2)) > threshold  # b h w
+    first, last = [], []
+    for axis in (2, 1):  # rows, columns
+        some = change.any(axis)  # b length
+        place = torch.arange(some.shape[1], device=video.device)
+        first.append(torch.where(some, place, some.shape[1]).amin(1))
+        last.append(torch.where(some, place + 1, -some.shape[1]).amax(1))
+    return torch.stack([torch.stack(first, 1) - margin[:, None], torch.stack(last, 1) + margin[:, None]], dim=1).float()
 
 
 def changing_region(clip: Float[Tensor, "3 t h w"], margin: int = 1, threshold: float = 0.05) -> Float[Tensor, "1 h w"]:
     """The smallest box that holds all that changes in a clip, and a margin: 1 inside; 0 everywhere if nothing does."""
-    change = (clip - clip[:, :1]).abs().amax((0, 1)) > threshold  # h w
-    region = torch.zeros(1, *change.shape)
-    if change.any():
-        (top, bottom), (left, right) = extent(change)
-        region[:, max(top - margin, 0) : bottom + margin + 1, max(left - margin, 0) : right + margin + 1] = 1
-    return region
-
-
-def extent(where: Bool[Tensor, "h w"]) -> list[tuple[int, int]]:
-    """First and last row, first and last column, of what is true somewhere."""
-    places = (where.any(axis).nonzero()[:, 0] for axis in (1, 0))
-    return [(int(place[0]), int(place[-1])) for place in places]
+    box = extents(clip[None], torch.tensor([margin], device=clip.device), threshold)
+    nothing = torch.zeros(1, device=clip.device)
+    return 1 - moving_boxes(nothing, torch.cat([box, box], dim=1), 1, *clip.shape[2:])[0, :, 0]

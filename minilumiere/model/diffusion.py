@@ -46,6 +46,19 @@ def velocity(clean: Tensor, noise: Tensor, log_snr: Float[Tensor, " b"]) -> Tens
     return alpha * noise - sigma * clean
 
 
+def velocity_of_guess(guess: Tensor, noisy: Tensor, log_snr: Float[Tensor, " b"], floor: float) -> Tensor:
+    """The v of a net that says what the clean data are, `guess`, instead of v.
+
+        x̂ = c z + (1 − α c) guess,   c = α s² / (α² s² + σ²)        v = (α z − x̂) / σ = σ (α (1 − s²) z − guess) / (α² s² + σ²)
+
+    Noise far above the `floor` s is taken away by the guess alone, noise far below it is left: nobody sees it, and an error of
+    the guess would count for 1/σ². A v holds all of the noise, so that a net must carry it from end to end; a guess does not,
+    so that few channels suffice. After the preconditioning of Karras et al. 2022 (there c is the same, for data of std s).
+    """
+    alpha, sigma = alpha_sigma(log_snr, noisy)
+    return sigma * (alpha * (1 - floor**2) * noisy - guess.to(noisy.dtype)) / (alpha**2 * floor**2 + sigma**2)
+
+
 def clean_and_noise(noisy: Tensor, v: Tensor, log_snr: Float[Tensor, " b"]) -> tuple[Tensor, Tensor]:
     """x̂ and ε̂ that a predicted v stands for."""
     alpha, sigma = alpha_sigma(log_snr, noisy)

@@ -154,7 +154,7 @@ class STUNet(nn.Module):
             context, per_frame = contexts[level], image_contexts[level]
             h = t2i.up_attention[level](t2i.up_blocks[level](h, per_frame), per_frame)
             h = images(self.up_inflation[level](video(h), context))
-        return video(t2i.unfold(h))
+        return t2i.to_v(video(t2i.unfold(h)), noisy, log_snr)
 
     def check_frames(self, frames: int) -> None:
         """Raise `ValueError` unless the frames are divisible by the temporal factor."""

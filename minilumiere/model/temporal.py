@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minilumiere.model.blocks import GROUPS, Context, Modulation, attend
+from minilumiere.model.blocks import Context, GroupNorm, Modulation, attend
 
 PLACE_FEATURES = 8  # see `places`
 
@@ -79,7 +79,7 @@ class SpaceTimeConv(nn.Module):
     def __init__(self, channels: int, embedding: int, text_width: int | None = None, heads: int = 4):
         """With `text_width`, every place of every frame looks at the caption too: which object is this one?"""
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.norm = GroupNorm(channels)
         self.spatial = nn.Conv2d(channels, channels, 3, padding=1)
         self.place = nn.Linear(PLACE_FEATURES, channels, bias=False)
         self.modulation = Modulation(channels, embedding, plain=False)

@@ -7,11 +7,14 @@ scaling and shifting every block. The encoder trains with the text-to-image mode
 all of Lumiere's text-to-image model is. Our choice: a pretrained T5, say, would be larger than everything else here together.
 """
 
+from functools import cache
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from minilumiere.dataset.captions import WORDS, format_caption, parse_caption
+from minilumiere.dataset.captions import COLOURS, MOTIONS, SPEEDS, WORDS, format_caption, parse_caption
+from minilumiere.dataset.subjects import Subjects
 
 PAD, NULL = 0, 1  # NULL stands alone for "no caption": its embedding is learned, for classifier-free guidance
 VOCABULARY = {word: number for number, word in enumerate(WORDS, start=2)}
@@ -25,6 +28,36 @@ def tokenise(captions: list[str]) -> Int[Tensor, "b n"]:
         words = format_caption(parse_caption(caption)).split()
         tokens[row, : len(words)] = torch.tensor([VOCABULARY[word] for word in words])
     return tokens
+
+
+def tokens_of(subjects: Subjects) -> Int[Tensor, "n words"]:
+    """The tokens of the captions of `subjects`, without spelling them out: what `tokenise` makes of `subjects.words()`."""
+    device = subjects.colour.device
+    article, joint, colours, digits, motions, speeds = _tables(str(device))
+    words = torch.cat(
+        [
+            article.expand(len(subjects), 2, 1),
+            colours[subjects.colour][..., None],
+            digits[subjects.digit][..., None],
+            motions[subjects.motion],  # two words, or two paddings where it is left open (the last row)
+            speeds[subjects.speed][..., None],
+        ],
+        dim=-1,
+    )  # n 2 6
+    two = subjects.two.to(device)[:, None]
+    row = torch.cat([words[:, 0], torch.where(two, joint, PAD), torch.where(two, words[:, 1], PAD)], dim=1)  # n 13
+    row = row.gather(1, (row == PAD).int().argsort(dim=1, stable=True))  # paddings go to the end
+    return torch.nn.functional.pad(row, (0, MAX_TOKENS - row.shape[1]), value=PAD)
+
+
+@cache
+def _tables(device: str) -> tuple[Tensor, ...]:
+    """Word numbers: of "a", of "and", of every colour, digit, motion (two words; the last row is of none) and speed."""
+    motions = [[VOCABULARY[word] for word in motion.split()] for motion in MOTIONS] + [[PAD, PAD]]
+    speeds = [VOCABULARY[speed] if speed else PAD for speed in SPEEDS]
+    colours, digits = [VOCABULARY[colour] for colour in COLOURS], [VOCABULARY[str(digit)] for digit in range(10)]
+    rows = ([VOCABULARY["a"]], [VOCABULARY["and"]], colours, digits, motions, speeds)
+    return tuple(torch.tensor(row, device=device) for row in rows)
 
 
 def null_tokens(batch: int) -> Int[Tensor, "b n"]:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilumiere.config import UNetConfig
-from minilumiere.model.blocks import GROUPS, Context, Modulation, NoiseEmbedding, attend
+from minilumiere.model.blocks import Context, GroupNorm, Modulation, NoiseEmbedding, attend
+from minilumiere.model.diffusion import velocity_of_guess
 from minilumiere.model.text import TextEncoder
 
 
@@ -25,7 +26,7 @@ class ResBlock(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, embedding: int):
         super().__init__()
-        self.norm_in = nn.GroupNorm(GROUPS, in_channels)
+        self.norm_in = GroupNorm(in_channels)
         self.conv_in = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.modulation = Modulation(channels, embedding)
         self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
@@ -46,7 +47,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.position = nn.Parameter(torch.randn(places, channels) * 0.02)  # where things are
-        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.norm = GroupNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
         self.cross_norm = nn.LayerNorm(channels)
@@ -94,7 +95,7 @@ class UNet(nn.Module):
         self.upsamples = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 3, padding=1) for i in finer)
         self.up_blocks = nn.ModuleList(ResBlock(2 * widths[i], widths[i], embedding) for i in finer)
         self.up_attention = nn.ModuleList(attention(i) for i in finer)
-        self.norm = nn.GroupNorm(GROUPS, widths[0])
+        self.norm = GroupNorm(widths[0])
         self.head = nn.Conv2d(widths[0], 3 * config.patch**2, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -113,6 +114,12 @@ class UNet(nn.Module):
         """The head: channels back to pixels."""
         return F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.config.patch)
 
+    def to_v(self, output: Tensor, noisy: Tensor, log_snr: Tensor) -> Tensor:
+        """v, of images or videos (b 3 ...): what `unfold` gives, or what that says of the clean data if there is a `floor`."""
+        if not self.config.floor:
+            return output
+        return velocity_of_guess(output, noisy[:, :3], log_snr.reshape(len(noisy), -1)[:, 0], self.config.floor)
+
     def forward(self, noisy: Float[Tensor, "b c h w"], log_snr: Tensor, tokens: Int[Tensor, "b n"]) -> Float[Tensor, "b 3 h w"]:
         context = self.context(log_snr, tokens)
         h = self.fold(noisy)
@@ -126,7 +133,7 @@ class UNet(nn.Module):
             h = self.upsamples[level](F.interpolate(h, scale_factor=2.0))
             h = torch.cat([h, skips[level]], dim=1)
             h = self.up_attention[level](self.up_blocks[level](h, context), context)
-        return self.unfold(h)
+        return self.to_v(self.unfold(h), noisy, log_snr)
 
 
 class Nothing(nn.Module):

@@ -1,22 +1,27 @@
 """The clips that the base STUNet is trained on, as batches: captions, noise, v, given pixels. The curriculum is here.
 
-    draw_hidden_videos ─── 5 % of the steps: one object, the strongest noise
-    draw_narrow_videos ─── to 50 %: everything, but circles start near one place
-    draw_turning_videos ── to 65 %: circles only, from farther and farther away
+    draw_hidden_videos ─── one object, the strongest noise
+    draw_narrow_videos ─── everything, but circles start near one place
+    draw_turning_videos ── circles only, from farther and farther away
     draw_videos ────────── everything
 
+Every batch holds clips of one length, drawn from the scale's `lengths`; the longer they are, the fewer, and the stronger the
+noise. All of a batch is drawn at once on the device, and the host never waits for it: what it must know, it draws itself.
 What is taught first and why was found by training at `tiny`; our choice: the paper is silent. Notebook 06.
 """
 
-from collections.abc import Callable
+import math
 from functools import partial
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from minilumiere.config import Scale
-from minilumiere.dataset.captions import MOTIONS, format_caption
-from minilumiere.dataset.moving_digits import draw_scenes, random_subjects
+from minilumiere.dataset.captions import MOTIONS
+from minilumiere.dataset.chance import normal, pick, uniform
+from minilumiere.dataset.moving_digits import draw_scenes
+from minilumiere.dataset.subjects import Subjects, random_subjects
 from minilumiere.model.conditioning import given_pixels, random_masks
 from minilumiere.model.diffusion import (
     add_noise,
@@ -27,16 +32,17 @@ from minilumiere.model.diffusion import (
     stratified_times,
     velocity,
 )
-from minilumiere.model.text import null_tokens, tokenise
+from minilumiere.model.text import null_tokens, tokens_of
 
 Batch = dict[str, Tensor]
 NO_CAPTION = 0.1  # share of captions replaced by "no caption", for classifier-free guidance
-STABLE_BELOW = -6.5  # log-SNR below which training targets of videos are averaged
+STABLE_BELOW = -6.5  # log-SNR below which training targets of clips of 16 frames are averaged; of longer ones, `deeper`
 STABLE_SCENES = 16  # over so many scenes
 BARE = 0.1  # share of video captions that leave motion and speed open
 CIRCLING = tuple(motion for motion in MOTIONS if "circling" in motion)
-HIDDEN, NARROWLY, TURNING = 0.05, 0.5, 0.65  # until which shares of the steps the base sees what; see above
-HIDDEN_SHIFT = -12.0  # of that noise
+HIDDEN, NARROWLY, TURNING = 0.03, 0.25, 0.35  # until which shares of the steps the base sees what; see above
+HIDDEN_SHIFT = -12.0  # of that noise, of 16 frames
+BAND = (-6.5, -3.5)  # log-SNR of `draw_turning_videos`, of 16 frames
 NARROW = 0.1  # share of the circle about its left end in which circles start at first
 
 
@@ -55,20 +61,27 @@ def draw_videos(
 ) -> Batch:
     """Captioned clips with noise, for the base STUNet; some of their pixels given if `masked`. No `UNSEEN_PAIRS` occur.
 
-    `two`: share of clips with two objects; `bare`: of captions that leave motion open; `motions` to draw from; `band` of
-    log-SNR (default: all levels of the schedule); `spread`: see `spread_at`.
+    `n` clips of the scale's default length, or as many longer ones as have as many frames in all. `two`: share of clips with
+    two objects; `bare`: of captions that leave motion open; `motions` to draw from; `shift` of the noise schedule (default:
+    the scale's) or `band` of log-SNR to draw from, both of 16 frames; `spread`: see `spread_at`.
     """
-    asked = [random_subjects(generator, two=two, unseen=False, bare=bare, motions=motions) for _ in range(n)]
+    frames = scale.lengths[int(pick(uniform((1,), generator), len(scale.lengths)))]
+    n, deeper = max(1, n * scale.frames // frames), math.log(frames / 16)
+    asked = random_subjects(n, generator, two=two, unseen=False, bare=bare, motions=motions, device=device)
 
-    def draw(subjects: list, size: int) -> Tensor:
-        videos, _ = draw_scenes(subjects, generator, scale.frames, scale.size, size, "train", device=device, spread=spread)
+    def draw(subjects: Subjects, size: int) -> Float[Tensor, "n 3 t h w"]:
+        videos, _ = draw_scenes(subjects, generator, frames, scale.size, size, "train", spread=spread)
         return videos.transpose(1, 2)
 
     clean = draw(asked, scale.output_size)
-    batch = with_noise(clean, asked, scale.video_shift if shift is None else shift, generator, band)
-    masks = random_masks(clean, generator) if masked else torch.zeros_like(clean[:, :1])
+    times, shift = stratified_times(n, generator), scale.video_shift if shift is None else shift
+    levels = (torch.lerp(*torch.tensor(band), times) if band else log_snr_at(times, shift)) - deeper
+    batch = with_noise(clean, tokens_of(asked), levels, generator)
+    masks, given = torch.zeros_like(clean[:, :1]), torch.zeros(n, dtype=torch.bool)
+    if masked:
+        masks, given = random_masks(clean, generator)
     batch["given"] = given_pixels(clean * 2 - 1, masks)
-    hidden = (batch["log_snr"] < STABLE_BELOW) & (masks.flatten(1).amax(1) == 0)
+    hidden = ((levels < STABLE_BELOW - deeper) & ~given).nonzero()[:, 0]
     return with_stable_targets(batch, hidden, asked, partial(draw, size=scale.size))  # noise hides how finely they are drawn
 
 
@@ -93,7 +106,7 @@ def draw_turning_videos(scale: Scale, n: int, generator: torch.Generator, device
     knew no direction at all after 700 steps of 8 clips; where it is now, it knew all of them (`data/README.md`).
     """
     spread = spread_at(progress)
-    return draw_videos(scale, n, generator, device, two=0.0, motions=CIRCLING, bare=0.0, band=(-6.5, -3.5), spread=spread)
+    return draw_videos(scale, n, generator, device, two=0.0, motions=CIRCLING, bare=0.0, band=BAND, spread=spread)
 
 
 def spread_at(progress: float) -> float:
@@ -107,44 +120,35 @@ def spread_at(progress: float) -> float:
     return min(1.0, NARROW + (1 - NARROW) * max(0.0, share - 0.08) / 0.6)
 
 
-def with_stable_targets(batch: Batch, hidden: Tensor, asked: list, draw: Callable[[list], Tensor]) -> Batch:
-    """Where a clip is `hidden` by noise, let the target be the mean of many clips of that caption (see `expected_clean`).
+def with_stable_targets(batch: Batch, hidden: Int[Tensor, " k"], asked: Subjects, draw) -> Batch:
+    """Where a clip is hidden by noise, let the target be the mean of many clips of that caption (see `expected_clean`).
 
-    One clip says little about its caption, as all else about it is random. Measured at `tiny`, one object, pure noise,
-    200 steps of 8 clips: with 1 scene a target no word of motion is learnt; with 16 they are in use after 50 to 150.
+    `hidden` are the numbers of those clips, on the host; `draw` makes clips in [0, 1] of `Subjects`. One clip says little
+    about its caption, as all else about it is random. Measured at `tiny`, one object, pure noise, 200 steps of 8 clips: with
+    1 scene a target no word of motion is learnt; with 16 they are in use after 50 to 150.
     """
-    where = hidden.nonzero()[:, 0].tolist()
-    if where:
-        noisy, v, log_snr = (batch[key][where] for key in ("noisy", "v", "log_snr"))
-        others = draw([asked[i] for _ in range(STABLE_SCENES - 1) for i in where]) * 2 - 1
+    if len(hidden):
+        there = hidden.to(batch["v"].device)
+        noisy, v, log_snr = (batch[key][there] for key in ("noisy", "v", "log_snr"))
+        others = draw(asked.at(hidden.repeat(STABLE_SCENES - 1))) * 2 - 1
         candidates = torch.cat([clean_and_noise(noisy, v, log_snr)[0], others]).unflatten(0, (STABLE_SCENES, -1))
         clean = expected_clean(noisy, candidates, log_snr)
         alpha, sigma = alpha_sigma(log_snr, clean)
-        batch["v"][where] = (alpha * noisy - clean) / sigma  # x = α z − σ v
+        batch["v"][there] = (alpha * noisy - clean) / sigma  # x = α z − σ v
     return batch
 
 
 def with_noise(
-    clean: Tensor, asked: list, shift: float, generator: torch.Generator, band: tuple[float, float] | None = None
+    clean: Float[Tensor, "n ..."], tokens: Int[Tensor, "n words"], log_snr: Float[Tensor, " n"], generator: torch.Generator
 ) -> Batch:
-    """Add noise at stratified times to images or videos in [0, 1], or at log-SNRs of a `band`; drop some captions."""
-    n, device = len(clean), clean.device
-    tokens = tokenise([format_caption(subjects) for subjects in asked])
-    dropped = torch.rand(n, generator=generator) < NO_CAPTION
-    tokens[dropped] = null_tokens(int(dropped.sum()))
-    times = stratified_times(n, generator)
-    log_snr = (torch.lerp(*torch.tensor(band), times) if band else log_snr_at(times, shift)).to(device)
-    clean = clean * 2 - 1
-    noise = random_normal(clean.shape, generator, device)
+    """Add noise at given log-SNRs to images or videos in [0, 1]; drop some captions."""
+    device = clean.device
+    dropped = uniform((len(clean), 1), generator, device) < NO_CAPTION
+    clean, log_snr = clean * 2 - 1, log_snr.to(device)
+    noise = normal(tuple(clean.shape), generator, device)
     return {
         "noisy": add_noise(clean, noise, log_snr),
         "v": velocity(clean, noise, log_snr),
         "log_snr": log_snr,
-        "tokens": tokens.to(device),
+        "tokens": torch.where(dropped, null_tokens(1).to(device), tokens.to(device)),
     }
-
-
-def random_normal(shape, generator: torch.Generator, device) -> Tensor:
-    """Normal noise drawn on `device`, determined by the (CPU) generator."""
-    on_device = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    return torch.randn(shape, generator=on_device, device=device)

@@ -3,26 +3,39 @@
     for each step:  seed(seed, step) ──► draw a batch ──► loss ──► backward ──► clip ──► AdamW ──► EMA
     every N minutes and at the end:      checkpoint (model, EMA, optimiser, step), written atomically
 
-On one GPU: bfloat16 autocast and `torch.compile`. On several: `torchrun --nproc-per-node=N -m minilumiere train STAGE`;
+With `minutes`, the first steps are timed on copies, and the number of steps is fixed from that: the learning rate is down to
+zero when the time is up. The number is stored, so that a resumed run is the same bit for bit.
+
+On one GPU: bfloat16 autocast and larger batches. On several: `torchrun --nproc-per-node=N -m minilumiere train STAGE`;
 each process draws the whole batch and takes its share, so that N processes do what one does. Built in notebook 06.
 """
 
 import json
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import distributed, nn
+from jaxtyping import Float
+from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from minilumiere.config import architecture, get_scale, smoke
-from minilumiere.training.stages import Batch, get_stage
+from minilumiere.training.device import (
+    GraphedStep,
+    agree,
+    average,
+    device_name,
+    drawn_aside,
+    start_processes,
+    synchronise,
+)
+from minilumiere.training.stages import Batch, Stage, get_stage
 from minilumiere.validate import check_number
 from minilumiere.weights.checkpoint import load_weights, matching, read_checkpoint, write_atomically, write_checkpoint
 from minilumiere.weights.nets import load_shipped
@@ -32,6 +45,8 @@ WARM_UP = 100  # steps
 LOG_EVERY = 20  # steps; also how often the loss is looked at (a look makes a GPU wait)
 EMA_DECAY = 0.999
 CLIP = 1.0  # of the gradient's norm
+TIMED = 12  # steps that are timed for `minutes`, after as many as that to warm up
+FOR_TRAINING = 0.96  # of the minutes; the rest is for checkpoints, and for having timed
 
 
 @dataclass(frozen=True)
@@ -41,6 +56,7 @@ class TrainOptions:
     stage: str
     scale: str = "tiny"
     steps: int = 0
+    minutes: float = 0.0  # instead of steps: as many as take so long
     batch: int = 0
     seed: int = 0
     from_shipped: bool = False  # go on from the stage's weights in data/weights, instead of fresh ones
@@ -69,58 +85,63 @@ def train(options: TrainOptions) -> nn.Module | None:
     check_number(options.steps, "steps", 0, 10**9, int)
     check_number(options.batch, "batch", 0, 10**6, int)
     check_number(options.seed, "seed", 0, 2**40 - 1, int)
-    steps = smoke(options.steps or stage.steps[scale.name])
-    batch_size = options.batch or stage.batch[scale.name]
+    check_number(options.minutes, "minutes", 0, 10**6)
+    if options.minutes and options.steps:
+        raise ValueError("give the number of steps or of minutes, not both")
     rank, world, device = start_processes(options.device)
+    batch_size = options.batch or stage.default_batch(scale, device.type)
     if batch_size % world:
         raise ValueError(f"a batch of {batch_size} cannot be shared equally by {world} processes")
     torch.manual_seed(options.seed)
     model = stage.build(scale)
     identity = {"stage": options.stage, "scale": scale.name, "config": architecture(options.stage, scale)}
-    identity |= {"steps": steps, "batch": batch_size, "seed": options.seed, "from": None} | built_on(options.stage, scale)
+    identity |= {"batch": batch_size, "seed": options.seed, "from": None} | built_on(options.stage, scale)
     if options.from_shipped or options.stage in SHIPPED_AS:
         identity["from"] = load_shipped(model, options.stage, scale)["sha256"]
     model.to(device)
-    ema = deepcopy(model)
-    trainable, averaged = ([p for p in net.parameters() if p.requires_grad] for net in (model, ema))
-    optimiser = torch.optim.AdamW(trainable, lr=stage.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
     path = options.folder / "checkpoint.safetensors"
-    step, minutes_before = resume(path, identity, model, ema, optimiser) if path.is_file() else (0, 0.0)
+
+    def draw(step: int, steps: int) -> Batch:
+        return stage.draw_at(step / steps, scale, batch_size, step_generator(options.seed, step), str(device))
+
+    if not options.minutes:
+        steps = smoke(options.steps or stage.steps[scale.name])
+    elif path.is_file():
+        steps = read_checkpoint(path, **identity)[1]["steps"]
+    else:
+        steps = steps_in(options.minutes, stage, model, draw, rank, world, device)
+    identity["steps"] = steps
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    ema = deepcopy(model)
+    averaged = [parameter for parameter in ema.parameters() if parameter.requires_grad]
+    optimiser = adam(stage, trainable)
+    resumed = path.is_file()
+    step, minutes_before = resume(path, identity, model, ema, optimiser) if resumed else (0, 0.0)
     if rank == 0:
         trim_log(options.folder / "log.jsonl", step)
+        if options.minutes and not resumed:  # keep the number of steps
+            save(path, identity | {"step": 0, "minutes": 0.0, "device": device_name(device)}, model, ema, optimiser)
 
     network = model
-    if device.type == "cuda":
-        network = torch.compile(network)
     if world > 1:
         network = DistributedDataParallel(network, broadcast_buffers=False)
+    launch = launcher(stage, network, trainable, optimiser, world)
     running, looked = torch.zeros((), device=device), step  # the loss since the step of the last look
     begun = saved = time.monotonic()
     bar = tqdm(
         initial=step, total=steps, desc=f"{scale.name} {options.stage}", disable=rank > 0 or not options.progress, mininterval=2
     )
 
-    def draw(step: int) -> Batch:
-        return stage.draw_at(step / steps, scale, batch_size, step_generator(options.seed, step), str(device))
-
-    for batch in drawn_aside(draw, range(step, steps), device):
-        for group in optimiser.param_groups:
-            group["lr"] = stage.rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-        batch = share(batch, rank, world)
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-            loss = stage.loss(network, batch)
-        optimiser.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(trainable, CLIP)
-        optimiser.step()
+    for batch in drawn_aside(lambda step: draw(step, steps), range(step, steps), device):
+        set_rate(optimiser, stage.rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
+        running += launch(*share(batch, rank, world))
         ema_update(averaged, trainable, step)
-        running += loss.detach() + 0 * norm  # not finite if either is not
         step += 1
         bar.update()
         elapsed = agree((time.monotonic() - begun) / 60, device)
         due = (time.monotonic() - saved) / 60 >= options.save_minutes or elapsed >= options.stop_minutes or step == steps
         if step % LOG_EVERY == 0 or due:
-            mean = float(running) / (step - looked)
+            mean = average(running, world) / (step - looked)
             looked = step
             running.zero_()
             if not math.isfinite(mean):
@@ -143,48 +164,77 @@ def train(options: TrainOptions) -> nn.Module | None:
     return ema if step == steps else None
 
 
-def drawn_aside(draw: Callable[[int], Batch], steps: range, device: torch.device) -> Iterator[Batch]:
-    """The batches of the steps. A GPU draws them on a stream of its own, where it is still busy with the step before.
-
-    Copies from the host's memory, and counts that the host must know, make the host wait for that stream alone.
-    """
-    if device.type != "cuda":
-        yield from map(draw, steps)
-        return
-    aside, training = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-    for step in steps:
-        with torch.cuda.stream(aside):
-            batch = draw(step)
-        training.wait_stream(aside)
-        for tensor in batch.values():
-            tensor.record_stream(training)  # its memory is not given away before training is done with it
-        yield batch
+def adam(stage: Stage, trainable: list[nn.Parameter]) -> torch.optim.AdamW:
+    """The optimiser of a stage. On a GPU its learning rate is a tensor there: a recorded step reads it anew each time."""
+    on_gpu = trainable[0].is_cuda
+    rate = torch.tensor(stage.rate, device=trainable[0].device) if on_gpu else stage.rate
+    return torch.optim.AdamW(trainable, lr=rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True, capturable=on_gpu)
 
 
-def start_processes(device: str) -> tuple[int, int, torch.device]:
-    """This process's rank, the number of processes (as torchrun says), and the device that it trains on."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if chosen.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        torch.set_float32_matmul_precision("high")
-    if world > 1 and not distributed.is_initialized():
-        distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return rank, world, chosen
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Change the learning rate, in place where it is a tensor."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
-def agree(value: float, device: torch.device) -> float:
-    """The largest of all processes' values, so that all of them stop after the same step."""
-    if not distributed.is_initialized():
-        return value
-    shared = torch.tensor(value, device=device)
-    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
-    return float(shared)
+def launcher(
+    stage: Stage, network: nn.Module, trainable: list[nn.Parameter], optimiser: torch.optim.Optimizer, world: int
+) -> Callable[[Batch, float], Tensor]:
+    """What does a step of a batch: `learn`; on a GPU as a CUDA graph."""
+    step = partial(learn, stage, network, trainable, optimiser)
+    if not trainable[0].is_cuda or world > 1:
+        return step
+
+    def state() -> list[Tensor]:
+        return [*trainable, *(tensor for moments in optimiser.state.values() for tensor in moments.values())]
+
+    graphed = GraphedStep(lambda batch: step(batch, 1.0), state)
+    return lambda batch, weight: graphed(batch)
 
 
-def device_name(device: torch.device) -> str:
-    """The device in words, for the log of what was trained where."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+def learn(
+    stage: Stage,
+    network: nn.Module,
+    trainable: list[nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    weight: float,
+) -> Float[Tensor, ""]:
+    """One step. Returns the loss, without waiting for it: not finite if the loss or the gradient is not."""
+    device = trainable[0].device.type
+    with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        loss = weight * stage.loss(network, batch)
+    optimiser.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(trainable, CLIP)
+    optimiser.step()
+    return loss.detach() + 0 * norm
+
+
+def steps_in(
+    minutes: float,
+    stage: Stage,
+    model: nn.Module,
+    draw: Callable[[int, int], Batch],
+    rank: int,
+    world: int,
+    device: torch.device,
+) -> int:
+    """How many steps take so many minutes? Some are timed, from all over the training; the model stays as it is."""
+    copy = deepcopy(model)
+    trainable = [parameter for parameter in copy.parameters() if parameter.requires_grad]
+    launch, begun = launcher(stage, copy, trainable, adam(stage, trainable), world), 0.0
+    for number, batch in enumerate(drawn_aside(lambda step: draw(step % TIMED, TIMED), range(2 * TIMED), device)):
+        if number == TIMED:
+            synchronise(device)
+            begun = time.monotonic()
+        launch(*share(batch, rank, world))
+    synchronise(device)
+    seconds = agree(time.monotonic() - begun, device) / TIMED
+    return smoke(max(1, int(60 * FOR_TRAINING * minutes / seconds)))
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -192,9 +242,13 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def share(batch: Batch, rank: int, world: int) -> Batch:
-    """This process's equal part of a batch."""
-    return {key: value.chunk(world)[rank] for key, value in batch.items()}
+def share(batch: Batch, rank: int, world: int) -> tuple[Batch, float]:
+    """This process's part of a batch, and what its mean loss counts for: parts may differ by one clip."""
+    first = next(iter(batch.values()))
+    if len(first) < world:
+        raise ValueError(f"a batch of {len(first)} cannot be shared by {world} processes: make it larger")
+    part = {key: value.tensor_split(world)[rank] for key, value in batch.items()}
+    return part, world * len(next(iter(part.values()))) / len(first)
 
 
 @torch.no_grad()

@@ -14,15 +14,20 @@ from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minilumiere.config import STYLES, Scale
 from minilumiere.dataset.captions import COLOURS, Subject
-from minilumiere.dataset.moving_digits import draw_scenes, random_subjects
+from minilumiere.dataset.chance import normal, pick, uniform
+from minilumiere.dataset.moving_digits import draw_scenes
+from minilumiere.dataset.subjects import Subjects, random_subjects, subjects_of
 from minilumiere.evaluation.judge import judge_crops
-from minilumiere.model.conditioning import extent
+from minilumiere.model.conditioning import extents
+from minilumiere.model.diffusion import log_snr_at, stratified_times
 from minilumiere.model.superres import TRAIN_AUGMENTATION, condition
+from minilumiere.model.text import tokens_of
 from minilumiere.training.clips import (
     HIDDEN,
     NARROWLY,
@@ -32,12 +37,12 @@ from minilumiere.training.clips import (
     draw_narrow_videos,
     draw_turning_videos,
     draw_videos,
-    random_normal,
     with_noise,
 )
 from minilumiere.weights.nets import build
 
 STYLE_DIGITS = (0, 2, 3, 5, 7)  # that a style is learnt from
+TWO_OBJECTS = 0.6  # share of the text-to-image model's images with two: which colour goes with which digit is hard
 STYLED = 0.4  # share of super-resolution's training clips that are drawn in some style
 
 
@@ -49,8 +54,10 @@ class Stage:
     draw: Callable[[Scale, int, torch.Generator, str], Batch]
     loss: Callable[[nn.Module, Batch], Tensor]
     steps: dict[str, int]  # by scale
-    batch: dict[str, int]
+    batch: dict[str, int]  # on a CPU
     rate: float  # peak learning rate
+    on_gpu: int = 1  # times as large a batch, which a GPU draws and learns from in about the time of a small one
+    minutes: float = 1.0  # its share of the minutes of `train all`, relative to the other stages
     curriculum: tuple[tuple[float, Callable[..., Batch]], ...] = ()  # until which share of the steps to draw what instead
 
     def draw_at(self, progress: float, scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
@@ -60,12 +67,21 @@ class Stage:
                 return draw(scale, n, generator, device, progress)
         return self.draw(scale, n, generator, device)
 
+    def default_batch(self, scale: Scale, device: str) -> int:
+        """The batch size on a kind of device ("cpu" or "cuda")."""
+        return self.batch[scale.name] * (1 if device == "cpu" else self.on_gpu)
+
 
 def draw_images(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
     """Captioned frames with noise, for the text-to-image model. Every (colour, digit) pair occurs."""
-    asked = [random_subjects(generator, bare=0.5) for _ in range(n)]
-    images, _ = draw_scenes(asked, generator, scale.frames, scale.size, scale.output_size, "train", device=device, still=True)
-    return with_noise(images[:, 0], asked, scale.image_shift, generator)
+    asked = random_subjects(n, generator, two=TWO_OBJECTS, bare=0.5, device=device)
+    images, _ = draw_scenes(asked, generator, max(scale.lengths), scale.size, scale.output_size, "train", still=True)
+    return with_noise(images[:, 0], tokens_of(asked), random_levels(n, scale.image_shift, generator), generator)
+
+
+def random_levels(n: int, shift: float, generator: torch.Generator) -> Float[Tensor, " n"]:
+    """Log-SNRs of all of the schedule, evenly spread over its times; on the host."""
+    return log_snr_at(stratified_times(n, generator), shift)
 
 
 def diffusion_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -77,46 +93,48 @@ def diffusion_loss(model: nn.Module, batch: Batch) -> Tensor:
 def draw_styled_images(scale: Scale, n: int, generator: torch.Generator, device: str, style: str) -> Batch:
     """A style is learnt from 35 images: each colour of each of the `STYLE_DIGITS`. They are moved about, and noisy."""
     asked, images = style_images(scale, device, style)
-    chosen = torch.randint(len(asked), (n,), generator=generator).tolist()
-    moved = torch.stack([somewhere_else(images[i], generator) for i in chosen])
-    return with_noise(moved, [asked[i] for i in chosen], scale.image_shift, generator)
+    chosen = pick(uniform((n,), generator), len(asked))  # on the host
+    moved = somewhere_else(images[chosen.to(device)], generator)
+    return with_noise(moved, tokens_of(asked.at(chosen)), random_levels(n, scale.image_shift, generator), generator)
 
 
 @cache
-def style_images(scale: Scale, device: str, style: str) -> tuple[list, Tensor]:
+def style_images(scale: Scale, device: str, style: str) -> tuple[Subjects, Tensor]:
     """What the images of a style show, and they themselves (n, 3, h, w): the same at every step."""
-    asked = [(Subject(colour, digit),) for colour in COLOURS for digit in STYLE_DIGITS]
+    asked = subjects_of([(Subject(colour, digit),) for colour in COLOURS for digit in STYLE_DIGITS], device)
     always = torch.Generator().manual_seed(0)
-    images, _ = draw_scenes(
-        asked, always, scale.frames, scale.size, scale.output_size, "train", device=device, still=True, style=style
-    )
+    images, _ = draw_scenes(asked, always, 16, scale.size, scale.output_size, "train", still=True, style=style)
     return asked, images[:, 0]
 
 
-def somewhere_else(image: Tensor, generator: torch.Generator) -> Tensor:
-    """What is drawn on black (c, h, w), moved to any place where all of it can be seen."""
-    shifts = [
-        int(torch.randint(-first, length - last, (), generator=generator))
-        for (first, last), length in zip(extent(image.amax(0) > 0.02), image.shape[1:], strict=True)
-    ]
-    return image.roll(shifts, (1, 2))
+def somewhere_else(images: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
+    """What is drawn on black, moved to any place where all of it can be seen."""
+    n, _, h, w = images.shape
+    ink = torch.stack([torch.zeros_like(images), images], dim=2)  # as a clip in which all of it appears
+    first, last = extents(ink, torch.zeros(n, device=images.device), 0.02).unbind(1)  # n 2
+    size = torch.tensor([h, w], device=images.device)
+    shift = -first.long() + pick(uniform((n, 2), generator, images.device), (size - last + first + 1).long())
+    for axis, length in ((2, h), (3, w)):
+        source = (torch.arange(length, device=images.device) - shift[:, axis - 2, None]) % length  # n length
+        shape = (n, 1, length, 1) if axis == 2 else (n, 1, 1, length)
+        images = images.gather(axis, source.reshape(shape).expand_as(images))
+    return images
 
 
 def draw_enlarged_images(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
     """Frames at output size with noise, beside their noisy low resolution, for the image SSR net."""
-    asked = [random_subjects(generator, bare=0.5) for _ in range(n)]
-    size = scale.output_size
-    style = some_style(generator)
-    images, _ = draw_scenes(asked, generator, scale.frames, size, size, "train", device=device, still=True, style=style)
-    return with_condition(images[:, 0], asked, scale, generator)
+    asked = random_subjects(n, generator, bare=0.5, device=device)
+    size, style = scale.output_size, some_style(generator)
+    images, _ = draw_scenes(asked, generator, 16, size, size, "train", still=True, style=style)
+    return with_condition(images[:, 0], tokens_of(asked), scale, generator)
 
 
 def draw_enlarged_windows(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
     """The same for clips of one window, for the inflated SSR net."""
-    asked = [random_subjects(generator, unseen=False) for _ in range(n)]
-    size = scale.output_size
-    videos, _ = draw_scenes(asked, generator, scale.window, size, size, "train", device=device, style=some_style(generator))
-    return with_condition(videos.transpose(1, 2), asked, scale, generator)
+    asked = random_subjects(n, generator, unseen=False, device=device)
+    size, style = scale.output_size, some_style(generator)
+    videos, _ = draw_scenes(asked, generator, scale.window, size, size, "train", style=style)
+    return with_condition(videos.transpose(1, 2), tokens_of(asked), scale, generator)
 
 
 def some_style(generator: torch.Generator) -> str:
@@ -125,14 +143,14 @@ def some_style(generator: torch.Generator) -> str:
     return style if float(torch.rand((), generator=generator)) < STYLED else ""
 
 
-def with_condition(clean: Tensor, asked: list, scale: Scale, generator: torch.Generator) -> Batch:
+def with_condition(clean: Tensor, tokens: Int[Tensor, "n words"], scale: Scale, generator: torch.Generator) -> Batch:
     """`with_noise`, and the low resolution, noised at a random level and enlarged, as three more channels."""
-    batch = with_noise(clean, asked, scale.ssr_shift, generator)
+    batch = with_noise(clean, tokens, random_levels(len(clean), scale.ssr_shift, generator), generator)
     pool = (1, scale.upscale, scale.upscale)
     low = F.avg_pool3d(clean, pool) if clean.dim() == 5 else F.avg_pool2d(clean, scale.upscale)
     weakest, strongest = TRAIN_AUGMENTATION
-    augmentation = (weakest + (strongest - weakest) * torch.rand(len(clean), generator=generator)).to(clean.device)
-    noise = random_normal(low.shape, generator, clean.device)
+    augmentation = weakest + (strongest - weakest) * uniform((len(clean),), generator, clean.device)
+    noise = normal(tuple(low.shape), generator, clean.device)
     enlarged = condition(low * 2 - 1, scale.output_size, augmentation, noise)
     batch["noisy"] = torch.cat([batch["noisy"], enlarged], dim=1)
     batch["log_snr"] = torch.stack([batch["log_snr"], augmentation], dim=1)
@@ -141,16 +159,13 @@ def with_condition(clean: Tensor, asked: list, scale: Scale, generator: torch.Ge
 
 def draw_crops(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
     """Crops of one object each, as the judge sees them, at base and output resolution; some noisy."""
-    asked = [random_subjects(generator) for _ in range(n)]
+    asked = random_subjects(n, generator, device=device)
     size = (scale.size, scale.output_size)[int(torch.randint(2, (), generator=generator))]
-    images, objects = draw_scenes(asked, generator, scale.frames, size, scale.output_size, "train", device=device, still=True)
-    strength = 0.1 * torch.rand(n, 1, 1, 1, generator=generator).to(device)
-    images = (images[:, 0] + strength * random_normal(images[:, 0].shape, generator, device)).clamp(0, 1)
-    front = [scene[0] for scene in objects]
-    return {
-        "crops": judge_crops(images, [thing.colour for thing in front], scale.judge.crop),
-        "digit": torch.tensor([thing.digit for thing in front], device=device),
-    }
+    images, truth = draw_scenes(asked, generator, 16, size, scale.output_size, "train", still=True)
+    strength = 0.1 * uniform((n, 1, 1, 1), generator, device)
+    images = (images[:, 0] + strength * normal(tuple(images[:, 0].shape), generator, device)).clamp(0, 1)
+    front = truth.subjects
+    return {"crops": judge_crops(images, front.colour[:, 0], scale.judge.crop), "digit": front.digit[:, 0]}
 
 
 def digit_loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -166,7 +181,9 @@ def style_stage(style: str) -> Stage:
         loss=diffusion_loss,
         steps={"tiny": 1200, "full": 1200},
         batch={"tiny": 16, "full": 64},
+        on_gpu=8,
         rate=1e-3,
+        minutes=1,
     )
 
 
@@ -178,6 +195,8 @@ RECIPES: dict[str, Stage] = {
         steps={"tiny": 3000, "full": 3000},
         batch={"tiny": 64, "full": 256},
         rate=2e-3,
+        on_gpu=8,
+        minutes=2,
     ),
     "t2i": Stage(
         build=partial(build, "t2i"),
@@ -186,23 +205,29 @@ RECIPES: dict[str, Stage] = {
         steps={"tiny": 5000, "full": 10000},
         batch={"tiny": 64, "full": 256},
         rate=1e-3,
+        on_gpu=16,
+        minutes=12,
     ),
     "base": Stage(
         build=partial(build, "base"),
         draw=draw_videos,
         loss=diffusion_loss,
         steps={"tiny": 8000, "full": 8000},
-        batch={"tiny": 8, "full": 16},
+        batch={"tiny": 10, "full": 2},
         rate=1e-3,
         curriculum=((HIDDEN, draw_hidden_videos), (NARROWLY, draw_narrow_videos), (TURNING, draw_turning_videos)),
+        on_gpu=16,
+        minutes=18,
     ),
     "conditioned": Stage(
         build=partial(build, "conditioned"),
-        draw=partial(draw_videos, two=0.35, masked=True),
+        draw=partial(draw_videos, masked=True),
         loss=diffusion_loss,
         steps={"tiny": 11500, "full": 4000},
-        batch={"tiny": 8, "full": 16},
+        batch={"tiny": 10, "full": 2},
         rate=1e-3,
+        on_gpu=16,
+        minutes=10,
     ),
     **{f"style-{style}": style_stage(style) for style in STYLES},
     "ssr-image": Stage(
@@ -212,6 +237,8 @@ RECIPES: dict[str, Stage] = {
         steps={"tiny": 3000, "full": 4000},
         batch={"tiny": 32, "full": 64},
         rate=1e-3,
+        on_gpu=16,
+        minutes=4,
     ),
     "ssr": Stage(
         build=partial(build, "ssr"),
@@ -220,6 +247,8 @@ RECIPES: dict[str, Stage] = {
         steps={"tiny": 1200, "full": 4000},
         batch={"tiny": 4, "full": 8},
         rate=1e-3,
+        on_gpu=16,
+        minutes=4,
     ),
 }
 

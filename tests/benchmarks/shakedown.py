@@ -1,0 +1,90 @@
+"""Two minutes on a new machine: does every stage train there, how fast, and does it compute what the CPU computes?
+
+    python tests/benchmarks/shakedown.py --scale tiny
+
+For every stage, with fresh nets moved a little at random: milliseconds of a step and of drawing its batch, peak memory, and the
+loss of one batch on this device beside that on the CPU in float32. Nothing is shipped.
+"""
+
+import argparse
+import time
+from copy import deepcopy
+
+import torch
+from scales import ceilings, fresh, peak_gib, synchronise
+
+from minilumiere.config import SCALES, STAGES
+from minilumiere.training.device import device_name, drawn_aside
+from minilumiere.training.loop import adam, launcher, learn, step_generator
+from minilumiere.training.stages import get_stage
+from minilumiere.weights.nets import build
+
+
+def row(name: str, scale, device: torch.device, steps: int, batch: int, profiled: bool) -> str:
+    stage = get_stage(name)
+    torch.manual_seed(0)
+    net = build(name, scale) if name == "judge" else fresh("t2i" if name.startswith("style") else name, scale)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    sample = stage.draw(scale, 2, step_generator(0, 0), "cpu")
+    expected = float(stage.loss(deepcopy(net), sample).detach())
+    net.to(device)
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        found = float(stage.loss(net, {key: value.to(device) for key, value in sample.items()}))
+    trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    optimiser = adam(stage, trainable)
+    launch = launcher(stage, net, trainable, optimiser, 1)
+
+    def draw(step: int):
+        return stage.draw_at(1.0, scale, batch, step_generator(0, step), str(device))
+
+    draw(0)
+    synchronise(device)
+    begun = time.perf_counter()
+    for step in range(steps):
+        draw(step)
+    synchronise(device)
+    drawing = (time.perf_counter() - begun) / steps
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    numbers = [step % steps for step in range(2 * steps)]  # the same lengths of clips again, recorded by then
+    for step, data in enumerate(drawn_aside(draw, numbers, device)):
+        if step == steps:
+            synchronise(device)
+            begun = time.perf_counter()
+        loss = launch(data, 1.0)
+    host = (time.perf_counter() - begun) / steps
+    synchronise(device)
+    whole = (time.perf_counter() - begun) / steps
+    times = f"{whole * 1e3:>9.1f}{host * 1e3:>9.1f}{drawing * 1e3:>9.1f}{peak_gib(device):>8.2f}"
+    if device.type == "cuda" and profiled:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            for step in range(3):
+                learn(stage, net, trainable, optimiser, draw(step), 1.0)
+            synchronise(device)
+        print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=16, max_name_column_width=90))
+    return f"{name:<14}{batch:>7}{times}{expected:>11.4f}{found:>10.4f}{float(loss):>10.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=SCALES, default="tiny")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=STAGES[:7])
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=0)
+    parser.add_argument("--times", type=int, default=1, help="so many times the default batch")
+    parser.add_argument("--profile", default="", help="a stage of which kernels are listed, by their time")
+    options = parser.parse_args()
+    scale, device = SCALES[options.scale], torch.device(options.device)
+    product, copy = ceilings(device, 3)
+    print(f"{device_name(device)}, torch {torch.__version__}: {product / 1e12:.1f} TFLOP/s, {copy / 1e9:.0f} GB/s")
+    print(f"{'stage':<14}{'batch':>7}{'ms':>9}{'host':>9}{'drawing':>9}{'GiB':>8}{'CPU loss':>11}{'here':>10}{'last':>10}")
+    for name in options.stages:
+        batch = options.batch or options.times * get_stage(name).default_batch(scale, device.type)
+        print(row(name, scale, device, options.steps, batch, name == options.profile), flush=True)
+
+
+if __name__ == "__main__":
+    main()
