@@ -60,6 +60,7 @@ def build_parser() -> Parser:
     evaluate = command("evaluate", run_evaluate, "Judge generated clips beside real ones.")
     evaluate.add_argument("--samples", type=int, default=128, help="one-object captions, or cases a task; default: 128")
     evaluate.add_argument("--frames", type=int, help="of a clip, a multiple of the temporal factor; default: the scale's")
+    evaluate.add_argument("--no-super-resolution", action="store_true", help="judge the base model's clips")
     instead = evaluate.add_mutually_exclusive_group()
     instead.add_argument("--tasks", action="store_true", help="image-to-video, inpainting and cinemagraphs instead")
     instead.add_argument("--styles", action="store_true", help="stylization and video-to-video instead")
@@ -134,9 +135,9 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from minilumiere.validate import check_number
 
     check_number(options.samples, "samples", 1, 100_000, int)
-    if options.frames is not None and (options.tasks or options.styles):
-        raise ValueError("--frames goes with neither --tasks nor --styles: they are measured at the scale's length")
-    plain = partial(evaluate, frames=options.frames)
+    if (options.frames is not None or options.no_super_resolution) and (options.tasks or options.styles):
+        raise ValueError("--frames and --no-super-resolution go with neither --tasks nor --styles")
+    plain = partial(evaluate, frames=options.frames, large=not options.no_super_resolution)
     measure = evaluate_styles if options.styles else evaluate_tasks if options.tasks else plain
     print(measure(load(options.scale, options.device), options.samples, options.seed))
 

@@ -52,11 +52,13 @@ def batches(pipe: Pipeline, captions: list[str], what: str) -> Iterator[slice]:
         yield slice(i, i + size)
 
 
-def real_clips(pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None) -> Float[Tensor, "n t 3 h w"]:
-    """Ground truth of all captions with test glyphs, at the output size."""
-    generator = torch.Generator().manual_seed(EVALUATION_SEED + seed)
-    size, subjects = pipe.scale.output_size, subjects_of([parse_caption(caption) for caption in captions])
-    return draw_scenes(subjects, generator, frames or pipe.scale.frames, size, size, "test")[0]
+def real_clips(
+    pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None, large: bool = True
+) -> Float[Tensor, "n t 3 h w"]:
+    """Ground truth of all captions with test glyphs, at the output size, or at the base size if not `large`."""
+    generator, subjects = torch.Generator().manual_seed(EVALUATION_SEED + seed), subjects_of(list(map(parse_caption, captions)))
+    size = pipe.scale.output_size if large else pipe.scale.size
+    return draw_scenes(subjects, generator, frames or pipe.scale.frames, size, pipe.scale.output_size, "test")[0]
 
 
 def judge_all(clips: Float[Tensor, "n t 3 h w"], captions: list[str]) -> Judged:
@@ -64,20 +66,23 @@ def judge_all(clips: Float[Tensor, "n t 3 h w"], captions: list[str]) -> Judged:
     return [assess(clip, caption)["objects"] for clip, caption in zip(clips, captions, strict=True)]
 
 
-def judge_real(pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None) -> Judged:
+def judge_real(pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None, large: bool = True) -> Judged:
     """The judge on ground truth, in batches: no more clips are in memory at once."""
     judged = []
     for part in batches(pipe, captions, "drawing"):
-        clips = real_clips(pipe, captions[part], seed + part.start, frames)
+        clips = real_clips(pipe, captions[part], seed + part.start, frames, large)
         judged += judge_all(clips.to(pipe.device), captions[part])
     return judged
 
 
-def judge_generated(pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None) -> Judged:
+def judge_generated(
+    pipe: Pipeline, captions: list[str], seed: int = 0, frames: int | None = None, large: bool = True
+) -> Judged:
     """The judge on generated clips, in batches. The i-th caption's noise is the same for all lists of captions."""
     judged = []
     for part in batches(pipe, captions, "generating"):
-        clips = pipe.generate(captions[part], seed=EVALUATION_SEED + 1000 * seed + part.start, frames=frames)
+        options = {"frames": frames, "super_resolution": large}
+        clips = pipe.generate(captions[part], EVALUATION_SEED + 1000 * seed + part.start, **options)
         judged += judge_all(clips, captions[part])
     return judged
 
@@ -159,20 +164,26 @@ def compare_joins(pipe: Pipeline, captions: list[str], frames: int | None = None
     return {"with MultiDiffusion": join_ratio(torch.stack(joint), joins), "without": join_ratio(torch.stack(apart), ends)}
 
 
-def evaluate(pipe: Pipeline, samples: int = 128, seed: int = 0, frames: int | None = None) -> str:
+def evaluate(pipe: Pipeline, samples: int = 128, seed: int = 0, frames: int | None = None, large: bool = True) -> str:
     """Tables, real beside generated: `samples` captions of one object, half as many of two, joins on an eighth or `AT_JOINS`.
 
     The captions of one object are asked once more with a digit and a colour that are in no training video together;
-    motions, speeds and noise are the same. `frames`: as of `Pipeline.generate`.
+    motions, speeds and noise are the same. `frames`: as of `Pipeline.generate`. Not `large`: the base clips are judged, and no
+    joins are looked at.
     """
     one, two = evaluation_captions(samples, 1, seed), evaluation_captions(max(1, samples // 2), 2, seed)
-    generated, unseen = (judge_generated(pipe, captions, seed, frames) for captions in (one, of_unseen_pairs(one)))
+    generated, unseen = (judge_generated(pipe, captions, seed, frames, large) for captions in (one, of_unseen_pairs(one)))
     seen = [things for things, caption in zip(generated, one, strict=True) if is_seen(caption)]
-    columns = {"real": judge_real(pipe, one, seed, frames), "generated": generated}
+    columns = {"real": judge_real(pipe, one, seed, frames, large), "generated": generated}
     columns |= {"seen pairs": seen, "unseen": unseen} if seen else {"unseen": unseen}
-    pair = {"real": judge_real(pipe, two, seed, frames), "generated": judge_generated(pipe, two, seed, frames)}
-    joins = compare_joins(pipe, evaluation_captions(max(1, min(samples // 8, AT_JOINS)), 1, seed + 1), frames)
-    size = pipe.scale.output_size
+    pair = {
+        name: judge(pipe, two, seed, frames, large) for name, judge in (("real", judge_real), ("generated", judge_generated))
+    }
+    joins, size = [], pipe.scale.output_size if large else pipe.scale.size
+    if large:
+        ratios = compare_joins(pipe, evaluation_captions(max(1, min(samples // 8, AT_JOINS)), 1, seed + 1), frames)
+        joins = ["", "adjacent-frame difference at window joins, relative to elsewhere"]
+        joins += [f"  {key:<32}{value:>20.3f}" for key, value in ratios.items()]
     images = [judge_images(pipe, evaluation_captions(IMAGES, objects, seed + 2), seed) for objects in (1, 2)]
     return "\n".join(
         [
@@ -186,8 +197,6 @@ def evaluate(pipe: Pipeline, samples: int = 128, seed: int = 0, frames: int | No
                 f"  {name:<32}{with_interval(score(judged)['all four'], IMAGES):>20}"
                 for name, judged in zip(("one object", "two objects"), images, strict=True)
             ),
-            "",
-            "adjacent-frame difference at window joins, relative to elsewhere",
-            *(f"  {key:<32}{value:>24.3f}" for key, value in joins.items()),
+            *joins,
         ]
     )
