@@ -142,4 +142,7 @@ def architecture(stage: str, scale: Scale) -> dict:
         "ssr": (scale.ssr, {"size": scale.output_size, "halvings": 0}),
         **{f"style-{style}": (scale.t2i, {"size": scale.size}) for style in STYLES},
     }[stage]
-    return json.loads(json.dumps(asdict(config) | more))
+    facts = asdict(config) | more
+    if not facts.get("floor", 1.0):  # what predicts v is what it was before there was a floor
+        del facts["floor"]
+    return json.loads(json.dumps(facts))
