@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from minilumiere.config import STAGES, get_scale
-from minilumiere.training.loop import TrainOptions, train
-from minilumiere.training.stages import get_stage
+import torch
+
+from minilumiere.config import STAGES, get_scale, smoke
+from minilumiere.training.device import start_processes
+from minilumiere.training.loop import TrainOptions, seconds_a_step, step_generator, steps_in, train
+from minilumiere.training.stages import Batch, get_stage
 from minilumiere.weights.checkpoint import read_checkpoint
+from minilumiere.weights.nets import build
 from minilumiere.weights.shipped import read_manifest, ship, weights_path
 
 
@@ -23,7 +27,10 @@ class Planned:
 
     stage: str
     options: TrainOptions
-    done: bool  # trained to its end, and shipped
+    steps: int  # 0: not known yet
+    minutes: float  # expected on this machine; 0: not known
+    trained: bool  # to its end
+    done: bool  # and shipped
 
 
 def plan(options: TrainOptions) -> list[Planned]:
@@ -32,6 +39,7 @@ def plan(options: TrainOptions) -> list[Planned]:
     `options.run` is the folder in which every stage has its own (default: `runs`); `options.stage` does not matter.
     """
     scale, whole = get_scale(options.scale), sum(get_stage(stage).minutes for stage in STAGES)
+    device = start_processes(options.device)[2]
     rows = []
     for stage in STAGES:
         minutes = options.minutes * get_stage(stage).minutes / whole
@@ -40,8 +48,26 @@ def plan(options: TrainOptions) -> list[Planned]:
         path = folder / "checkpoint.safetensors"
         metadata = read_checkpoint(path, stage=stage, scale=scale.name)[1] if path.is_file() else {}
         finished = bool(metadata) and metadata["step"] == metadata["steps"]
-        rows.append(Planned(stage, own, finished and (folder / "shipped").is_file()))
+        done = finished and (folder / "shipped").is_file()
+        steps = metadata.get("steps", 0) or (0 if minutes else smoke(options.steps or get_stage(stage).steps[scale.name]))
+        if device.type == "cpu" and not done:  # on a GPU, to record the steps of every stage would take longer than it is worth
+            seconds = seconds_of(own, device)
+            steps = steps or steps_in(minutes, seconds)
+            minutes = (steps - metadata.get("step", 0)) * seconds / 60
+        rows.append(Planned(stage, own, steps, minutes, finished, done))
     return rows
+
+
+def seconds_of(options: TrainOptions, device: torch.device) -> float:
+    """Seconds that a step of a stage takes here: a few are timed, of nets without trained weights."""
+    scale, stage = get_scale(options.scale), get_stage(options.stage)
+    torch.manual_seed(options.seed)
+    batch = options.batch or stage.default_batch(scale, device.type)
+
+    def draw(step: int, steps: int) -> Batch:
+        return stage.draw_at(step / steps, scale, batch, step_generator(options.seed, step), str(device))
+
+    return seconds_a_step(stage, build(options.stage, scale, untrained=True).to(device), draw, device, timed=3)
 
 
 def train_all(options: TrainOptions) -> Iterator[str]:
@@ -50,18 +76,15 @@ def train_all(options: TrainOptions) -> Iterator[str]:
     Stops after the stage that `options.stop_minutes` cuts off; the same call goes on from there.
     """
     scale, rows = get_scale(options.scale), plan(options)
-    yield f"{'stage':<14}{'planned':>18}"
+    yield f"{'stage':<14}{'steps':>8}{'minutes':>9}"
     for row in rows:
-        steps = (
-            f"{row.options.minutes:.1f} minutes"
-            if options.minutes
-            else f"{options.steps or get_stage(row.stage).steps[scale.name]} steps"
-        )
-        yield f"{row.stage:<14}{'done' if row.done else steps:>18}"
+        known = (f"{row.steps or '':>8}", f"{row.minutes:>9.1f}" if row.minutes else "")
+        yield f"{row.stage:<14}" + (f"{'done':>17}" if row.done else "".join(known))
     for row in rows:
         if row.done:
             continue
-        if train(row.options) is None:
+        # One that was killed before it was shipped is not asked again: `conditioned` may have taken the place of its start.
+        if not row.trained and train(row.options) is None:
             yield f"{row.stage}: stopped; the same command resumes it"
             return
         path = ship(row.options.folder, row.stage, scale)

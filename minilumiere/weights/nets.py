@@ -11,19 +11,37 @@ from minilumiere.model.digit_classifier import DigitClassifier
 from minilumiere.model.stunet import STUNet
 from minilumiere.model.stylize import last_level
 from minilumiere.model.unet import UNet
+from minilumiere.torch_state import global_generator, pinned
 from minilumiere.weights.checkpoint import load_weights
 from minilumiere.weights.shipped import BUILT_ON, read_shipped
 
 
-def build(stage: str, scale: Scale) -> nn.Module:
-    """The net that a stage trains, with fresh weights where it trains them."""
+@pinned()
+@global_generator()
+def build(stage: str, scale: Scale, untrained: bool = False) -> nn.Module:
+    """The net that a stage trains, with fresh weights where it trains them: those of the state of torch's generator, which
+    is not moved.
+
+    It is built on the shipped image net, or on one that is fresh, too, if `untrained` (to time it, say).
+    """
+    return _build(stage, scale, untrained)
+
+
+@pinned()
+@global_generator()
+def trained(stage: str, scale: Scale) -> nn.Module:
+    """The net of a stage with its shipped weights. Raises what `read_shipped` raises."""
+    return _trained(stage, scale)
+
+
+def _build(stage: str, scale: Scale, untrained: bool = False) -> nn.Module:
     if stage == "judge":
         return DigitClassifier(scale.judge)
     if stage == "t2i":
         return UNet(scale.t2i, scale.size)
     if stage == "ssr-image":
         return UNet(scale.ssr, scale.output_size)
-    image_net = trained(BUILT_ON[stage], scale)
+    image_net = _build(BUILT_ON[stage], scale) if untrained else _trained(BUILT_ON[stage], scale)
     if stage.startswith("style-"):
         return last_level(image_net)
     if stage in ("base", "conditioned"):
@@ -32,9 +50,8 @@ def build(stage: str, scale: Scale) -> nn.Module:
     return STUNet.from_t2i(image_net, halvings=0, whole=False, verbose=False)
 
 
-def trained(stage: str, scale: Scale) -> nn.Module:
-    """The net of a stage with its shipped weights. Raises what `read_shipped` raises."""
-    net = build(stage, scale)
+def _trained(stage: str, scale: Scale) -> nn.Module:
+    net = _build(stage, scale)
     load_shipped(net, stage, scale)
     return net
 

@@ -22,10 +22,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from minilumiere.config import SCALES, Scale
-from minilumiere.model import STUNet, UNet
 from minilumiere.pipeline import Pipeline
 from minilumiere.training import get_stage
 from minilumiere.training.loop import CLIP, device_name, step_generator
+from minilumiere.weights import build
 
 CAPTION = "a red 3 moving right"
 STAGES = ("t2i", "base", "conditioned", "ssr-image", "ssr")
@@ -66,21 +66,10 @@ def ceilings(device: torch.device, repeats: int) -> tuple[float, float]:
     return product, 2 * len(source) / seconds(lambda: target.copy_(source), device, repeats)
 
 
-def fresh(stage: str, scale: Scale) -> nn.Module:
-    """The net that a stage trains, on top of an image net without trained weights."""
-    if stage == "t2i":
-        return UNet(scale.t2i, scale.size)
-    if stage == "ssr-image":
-        return UNet(scale.ssr, scale.output_size)
-    if stage == "ssr":
-        return STUNet.from_t2i(UNet(scale.ssr, scale.output_size), halvings=0, whole=False, verbose=False)
-    return STUNet.from_t2i(UNet(scale.t2i, scale.size), scale.halvings, verbose=False)
-
-
 def training(name: str, scale: Scale, device: torch.device, batch: int, repeats: int) -> tuple[float, float, float]:
     """Seconds of a step, seconds of drawing its data, operations of the net in it."""
     torch.manual_seed(0)
-    stage, net = get_stage(name), fresh(name, scale).to(device)
+    stage, net = get_stage(name), build(name, scale, untrained=True).to(device)
     trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=stage.rate, fused=True)
     network = torch.compile(net) if device.type == "cuda" else net
@@ -138,7 +127,7 @@ def main() -> None:
         row = f"{name:<14}{batch:>6}{step * 1e3:>11.1f}{drawing / step:>9.1%}{work / 1e12:>8.2f}{work / step / 1e12:>9.2f}"
         print(f"{row}{work / step / product:>12.1%}{peak_gib(device):>10.2f}", flush=True)
     print(f"\n{'sampling':<14}{'frames':>6}{'base s':>11}{'with SSR s':>12}{'peak GiB':>10}")
-    pipe = Pipeline(scale, fresh("base", scale), fresh("ssr", scale), device)
+    pipe = Pipeline(scale, *(build(stage, scale, untrained=True) for stage in ("base", "ssr")), device)
     for compiled in (False, True)[: 1 + options.compile]:
         if compiled:
             compile_nets(pipe)

@@ -11,7 +11,7 @@ import time
 from copy import deepcopy
 
 import torch
-from scales import ceilings, fresh, peak_gib, synchronise
+from scales import ceilings, peak_gib, synchronise
 
 from minilumiere.config import SCALES, STAGES
 from minilumiere.training.device import device_name, drawn_aside
@@ -23,7 +23,7 @@ from minilumiere.weights.nets import build
 def row(name: str, scale, device: torch.device, steps: int, batch: int, profiled: bool) -> str:
     stage = get_stage(name)
     torch.manual_seed(0)
-    net = build(name, scale) if name == "judge" else fresh("t2i" if name.startswith("style") else name, scale)
+    net = build(name, scale, untrained=True)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter += 0.02 * torch.randn_like(parameter)
