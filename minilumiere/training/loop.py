@@ -90,8 +90,6 @@ def train(options: TrainOptions) -> nn.Module | None:
         raise ValueError("give the number of steps or of minutes, not both")
     rank, world, device = start_processes(options.device)
     batch_size = options.batch or stage.default_batch(scale, device.type)
-    if batch_size % world:
-        raise ValueError(f"a batch of {batch_size} cannot be shared equally by {world} processes")
     torch.manual_seed(options.seed)
     model = stage.build(scale)
     identity = {"stage": options.stage, "scale": scale.name, "config": architecture(options.stage, scale)}
@@ -109,7 +107,7 @@ def train(options: TrainOptions) -> nn.Module | None:
     elif path.is_file():
         steps = read_checkpoint(path, **identity)[1]["steps"]
     else:
-        steps = steps_in(options.minutes, stage, model, draw, rank, world, device)
+        steps = steps_in(options.minutes, seconds_a_step(stage, model, draw, device, rank, world))
     identity["steps"] = steps
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     ema = deepcopy(model)
@@ -214,27 +212,31 @@ def learn(
     return loss.detach() + 0 * norm
 
 
-def steps_in(
-    minutes: float,
+def steps_in(minutes: float, seconds: float) -> int:
+    """How many steps of so many seconds take so many minutes?"""
+    return smoke(max(1, int(60 * FOR_TRAINING * minutes / seconds)))
+
+
+def seconds_a_step(
     stage: Stage,
     model: nn.Module,
     draw: Callable[[int, int], Batch],
-    rank: int,
-    world: int,
     device: torch.device,
-) -> int:
-    """How many steps take so many minutes? Some are timed, from all over the training; the model stays as it is."""
+    rank: int = 0,
+    world: int = 1,
+    timed: int = TIMED,
+) -> float:
+    """How long is a step? Some are timed, from all over the training; the model stays as it is."""
     copy = deepcopy(model)
     trainable = [parameter for parameter in copy.parameters() if parameter.requires_grad]
     launch, begun = launcher(stage, copy, trainable, adam(stage, trainable), world), 0.0
-    for number, batch in enumerate(drawn_aside(lambda step: draw(step % TIMED, TIMED), range(2 * TIMED), device)):
-        if number == TIMED:
+    for number, batch in enumerate(drawn_aside(lambda step: draw(step % timed, timed), range(2 * timed), device)):
+        if number == timed:
             synchronise(device)
             begun = time.monotonic()
         launch(*share(batch, rank, world))
     synchronise(device)
-    seconds = agree(time.monotonic() - begun, device) / TIMED
-    return smoke(max(1, int(60 * FOR_TRAINING * minutes / seconds)))
+    return agree(time.monotonic() - begun, device) / timed
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -243,12 +245,14 @@ def step_generator(seed: int, step: int) -> torch.Generator:
 
 
 def share(batch: Batch, rank: int, world: int) -> tuple[Batch, float]:
-    """This process's part of a batch, and what its mean loss counts for: parts may differ by one clip."""
-    first = next(iter(batch.values()))
-    if len(first) < world:
-        raise ValueError(f"a batch of {len(first)} cannot be shared by {world} processes: make it larger")
+    """This process's part of a batch, and what its mean loss counts for: parts may differ by one clip.
+
+    Where there are more processes than clips, the last ones get a clip that counts for nothing.
+    """
+    whole = len(next(iter(batch.values())))
     part = {key: value.tensor_split(world)[rank] for key, value in batch.items()}
-    return part, world * len(next(iter(part.values()))) / len(first)
+    own = len(next(iter(part.values())))
+    return part if own else {key: value[:1] for key, value in batch.items()}, world * own / whole
 
 
 @torch.no_grad()
@@ -279,6 +283,8 @@ def resume(path: Path, identity: dict, model: nn.Module, ema: nn.Module, optimis
     step = metadata["step"]
     load_weights(model, tensors, "model.")
     load_weights(ema, tensors, "ema.")
+    if step == 0:  # AdamW has no moments yet
+        return step, metadata["minutes"]
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     moments = {key: matching(tensors, f"{key}.", trainable) for key in ("exp_avg", "exp_avg_sq")}
     state = {}
