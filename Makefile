@@ -6,7 +6,7 @@ NOTEBOOKS ?= *.ipynb
 # As many processes as cores, but no more than four, of one thread each.
 PARALLEL := OMP_NUM_THREADS=1 "$(CURDIR)/$(BIN)/python" -m pytest --numprocesses auto --maxprocesses 4
 NBVAL := MINILUMIERE_SMOKE=1 $(PARALLEL) --dist loadfile --nbval-cell-timeout 120 -p no:cacheprovider
-.PHONY: demo test unit lint notebooks execute test-browser lab badges clean
+.PHONY: demo test unit lint notebooks execute test-browser lab student badges clean
 
 demo: .venv/demo                ## generate one clip
 	$(BIN)/minilumiere generate "a red 3 moving right" --scale tiny --seed 0 -o demo.gif
@@ -36,6 +36,9 @@ test-browser: .venv/browser     ## run notebooks in JupyterLab in a headless bro
 lab: .venv/test                 ## open the notebooks
 	$(BIN)/jupyter lab notebooks
 
+student: .venv/test             ## copies of the notebooks without their answers, to hand out: student/
+	$(BIN)/python notebooks/student.py
+
 badges:                         ## make badges REPOSITORY=owner/name: links that open the notebooks in Colab and Binder
 	$(PYTHON) notebooks/badges.py $(REPOSITORY)
 
@@ -53,4 +56,4 @@ badges:                         ## make badges REPOSITORY=owner/name: links that
 	touch $@
 
 clean:
-	rm -rf .venv demo.gif .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv demo.gif student .pytest_cache .ruff_cache .hypothesis
