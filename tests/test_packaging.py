@@ -53,7 +53,7 @@ def test_constraints_pin_every_requirement_within_its_bound():
 
 # The house: imports run down its floors, here from the ground up. What is imported from `minilumiere` itself is above them.
 
-FLOORS = ("config validate", "dataset", "model", "weights", "viz", "pipeline", "evaluation", "training", "cli", "__main__")
+FLOORS = ("config validate torch_state", "dataset", "model", "weights", "viz", "pipeline", "evaluation", "training", "cli", "__main__")
 
 
 def sources(package: Path) -> dict[str, str]:

@@ -22,15 +22,15 @@ from minilumiere.config import get_scale
 from minilumiere.dataset.captions import COLOURS, Subject, parse_caption
 from minilumiere.dataset.paths import CANVAS, FRAMES_PER_TURN, UNITS_PER_FRAME, WALLS, reflect
 from minilumiere.model.digit_classifier import DigitClassifier
+from minilumiere.torch_state import pinned
 from minilumiere.validate import check_video
-from minilumiere.weights.checkpoint import load_weights
-from minilumiere.weights.shipped import read_shipped
+from minilumiere.weights.nets import trained
 
 CROP = 20.0  # units of the canvas that a crop shows
 DARK = 0.25  # pixels with less brightness have no colour
 FAINT = 8.0  # square units of ink a frame: less is no object (drawn ones have 19 or more, stray pixels up to 4)
 STILL = 0.8  # units: an object whose centre strays less than this (RMS) stands still
-PALETTE = torch.tensor(list(COLOURS.values()))
+PALETTE = torch.tensor(list(COLOURS.values()), dtype=torch.float32, device="cpu")
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def crops(mass: Float[Tensor, "n h w"], centre: Float[Tensor, "n 2"], pixels: in
     return F.grid_sample(F.avg_pool2d(mass[:, None], shrink), grid, align_corners=False)
 
 
+@pinned()
 @torch.no_grad()
 def read(video: Float[Tensor, "t 3 h w"], classifier: DigitClassifier, objects: int = 1) -> list[Reading]:
     """Read the `objects` most massive colours of a video in [0, 1]."""
@@ -186,12 +187,10 @@ def judge_crops(
 @cache
 def load_judge(device: str = "cpu") -> DigitClassifier:
     """The shipped digit classifier (of scale `tiny`; its crops are the same at every scale)."""
-    scale = get_scale("tiny")
-    classifier = DigitClassifier(scale.judge)
-    load_weights(classifier, read_shipped("judge", scale)[0])
-    return classifier.eval().to(device)
+    return trained("judge", get_scale("tiny")).eval().to(device)
 
 
+@pinned()
 def assess(video: Float[Tensor, "t 3 h w"], caption: str, classifier: DigitClassifier | None = None) -> dict:
     """Read a video (T, 3, H, W) in [0, 1] and compare it with a caption.
 
@@ -199,7 +198,7 @@ def assess(video: Float[Tensor, "t 3 h w"], caption: str, classifier: DigitClass
     `agrees` (a bool for each of the first four: do all objects agree?), and `objects`, the same for each object.
     Raises `ValueError` for a bad video or caption, or a caption with two objects of one colour.
     """
-    check_video(video, "video", (None, 3, None, None))
+    video = check_video(video, "video", (None, 3, None, None))
     subjects = parse_caption(caption)
     if len({subject.colour for subject in subjects}) < len(subjects):
         raise ValueError(f"the judge tells objects apart by colour, and caption {caption!r} has two of one colour")

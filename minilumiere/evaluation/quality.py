@@ -20,6 +20,7 @@ from minilumiere.dataset.subjects import UNSEEN_PAIRS, random_subjects, subjects
 from minilumiere.evaluation.judge import assess
 from minilumiere.model.multidiffusion import temporal_windows
 from minilumiere.pipeline import Pipeline
+from minilumiere.torch_state import pinned
 
 EVALUATION_SEED = 2**40  # far from the seeds of training steps
 BATCH = {"cpu": 8, "cuda": 64}  # clips that go through the model at once
@@ -164,6 +165,7 @@ def compare_joins(pipe: Pipeline, captions: list[str], frames: int | None = None
     return {"with MultiDiffusion": join_ratio(torch.stack(joint), joins), "without": join_ratio(torch.stack(apart), ends)}
 
 
+@pinned()
 def evaluate(pipe: Pipeline, samples: int = 128, seed: int = 0, frames: int | None = None, large: bool = True) -> str:
     """Tables, real beside generated: `samples` captions of one object, half as many of two, joins on an eighth or `AT_JOINS`.
 

@@ -19,6 +19,7 @@ from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_
 from minilumiere.evaluation.tasks import mean, path_error
 from minilumiere.model.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, FROM_THE_START, STYLED_FROM
 from minilumiere.pipeline import Pipeline
+from minilumiere.torch_state import pinned
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -108,6 +109,7 @@ def restyling(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[str
     return lines
 
 
+@pinned()
 def evaluate_styles(pipe: Pipeline, samples: int = 128, seed: int = 0) -> str:
     """Two tables. The sweeps over α and strength take a quarter of the samples for each value."""
     few = max(1, samples // 4)

@@ -13,6 +13,7 @@ from minilumiere.evaluation.judge import assess, centroids, colour_masses
 from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_captions, real_clips
 from minilumiere.model.conditioning import HALVES, changing_region, hidden_box, hidden_half
 from minilumiere.pipeline import Pipeline
+from minilumiere.torch_state import pinned
 
 Row = tuple[str, str, float]  # task, what, value
 
@@ -148,6 +149,7 @@ def cinemagraph(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
     ]
 
 
+@pinned()
 def evaluate_tasks(pipe: Pipeline, samples: int = 128, seed: int = 0) -> str:
     """One table of all tasks."""
     lines = [f"{pipe.scale.name}: tasks, {samples} cases each, seed {seed}", ""]
