@@ -71,7 +71,7 @@ def build_parser() -> Parser:
 
 def run_generate(options: argparse.Namespace) -> None:
     from minilumiere.pipeline import load
-    from minilumiere.viz.clips import check_format, save_video
+    from minilumiere.viz.files import check_format, save_video
 
     check_format(options.output)
     if options.alpha is not None and options.style is None:

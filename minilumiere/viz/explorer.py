@@ -9,16 +9,17 @@ Used in notebook 10.
 """
 
 import gc
-import io
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from minilumiere.model.diffusion import add_noise
+from minilumiere.model.diffusion import MAX_LOG_SNR, add_noise
 from minilumiere.model.text import tokenise
+from minilumiere.torch_state import pinned
 from minilumiere.validate import check_number, check_video
+from minilumiere.viz.clips import new_figure, to_png
 from minilumiere.viz.features import is_added, record_features, record_temporal_attention
 
 if TYPE_CHECKING:
@@ -35,19 +36,20 @@ class Recording(NamedTuple):
     attention: dict[str, Tensor]  # of `record_temporal_attention`
 
 
+@pinned()
 @torch.no_grad()
 def record(stunet: nn.Module, video: Float[Tensor, "t 3 h w"], caption: str, log_snr: float = 0.0, seed: int = 0) -> Recording:
     """Add noise to a clip in [0, 1] of the base size, and run a base STUNet on it once.
 
-    Raises `ValueError` for a bad clip or caption, `TypeError` for another model.
+    Raises `ValueError` for a bad clip, caption or number, `TypeError` for another model.
     """
     if not hasattr(stunet, "t2i") or stunet.t2i.config.in_channels != 3:  # super-resolution wants a second clip
         raise TypeError(f"the explorer shows a base STUNet, not this {type(stunet).__name__}")
     size = stunet.t2i.size
-    check_video(video, "video", (None, 3, size, size))
+    video, seed = check_video(video, "video", (None, 3, size, size)), check_number(seed, "seed", 0, 2**60, int)
     device = next(stunet.parameters()).device
     clean = (video * 2 - 1).transpose(0, 1)[None]  # 1 3 t h w
-    level = torch.tensor([float(log_snr)])
+    level = torch.tensor([float(check_number(log_snr, "log_snr", -MAX_LOG_SNR, MAX_LOG_SNR))])
     noisy = add_noise(clean.cpu(), torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)), level)
     with record_features(stunet) as features, record_temporal_attention(stunet) as attention:
         stunet(noisy.to(device), level.to(device), tokenise([caption]).to(device))
@@ -76,18 +78,18 @@ def render(
 
     Raises `ValueError` naming the choices for an unknown layer, `ValueError` or `TypeError` for a number outside the layer.
     """
-    from matplotlib.figure import Figure
-
     if layer not in recording.features:
         raise ValueError(f"unknown layer {layer!r}: choose one of {', '.join(recording.features)}")
     feature = recording.features[layer][0]  # c t h w
     channels, frames, height, width = feature.shape
-    for name, number, length in (("frame", frame, frames), ("channel", channel, channels), ("row", row, height)):
+    frame, channel, row = (
         check_number(number, name, 0, length - 1, int)
+        for name, number, length in (("frame", frame, frames), ("channel", channel, channels), ("row", row, height))
+    )
 
     weights = recording.attention.get(layer)  # 1 heads t s h w, or None
     columns = 3 if weights is None else 4
-    figure = Figure(figsize=(2.5 * columns + 0.2, 5.7), dpi=80)
+    figure = new_figure(2.5 * columns + 0.2, 5.7, dpi=80, layout=None)
     axes = figure.subplots(2, columns, squeeze=False)
     figure.subplots_adjust(0.5 / figure.get_figwidth(), 0.07, 1 - 0.2 / figure.get_figwidth(), 0.86, wspace=0.2, hspace=0.32)
 
@@ -123,21 +125,13 @@ def _draw_attention(
     to_each, along_row, weights: Float[Tensor, "heads t s h w"], frame: int, row: int, head: int | None
 ) -> None:
     """Above: every frame to every frame, the mean over places. Below: where the places of `row` look from `frame`."""
-    if head is not None:
-        check_number(head, "head", 0, len(weights) - 1, int)
+    head = None if head is None else check_number(head, "head", 0, len(weights) - 1, int)
     chosen = weights.mean(0) if head is None else weights[head]  # t s h w
     every, some = chosen.mean((2, 3)), chosen[frame, :, row]
     colours = {"cmap": "cividis", "vmin": 0, "vmax": max(every.max().item(), some.max().item())}
     name = "attention, mean of heads" if head is None else f"attention, head {head}"
     _show(to_each, every, name, "looked at: t →", "← looking: t", **colours)
     _show(along_row, some, f"at y = {row}, from t = {frame} (max {colours['vmax']:.2f})", "x →", "← looked at: t", **colours)
-
-
-def to_png(figure: "Figure") -> bytes:
-    """A figure as the bytes of a PNG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def feature_explorer(
@@ -152,6 +146,9 @@ def feature_explorer(
         import ipywidgets as widgets
     except ImportError as error:
         raise ImportError("feature_explorer needs the extra: pip install 'minilumiere[notebooks]'") from error
+    if not isinstance(log_snrs, list | tuple) or not log_snrs:
+        raise ValueError(f"log_snrs must be a list of at least one log-SNR, got {log_snrs!r}")
+    log_snrs = tuple(check_number(level, "log_snrs", -MAX_LOG_SNR, MAX_LOG_SNR) for level in log_snrs)
     recordings = {level: record(stunet, video, caption, level, seed) for level in log_snrs}
     features, heads = recordings[log_snrs[0]].features, stunet.middle_inflation[0].heads
 

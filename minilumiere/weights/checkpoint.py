@@ -5,11 +5,14 @@ write: a temporary file beside the target, fsync, rename: killed at any moment, 
 read:  safetensors (never pickle), checksum, version, stage, scale and config must all agree; else `ValueError`
 """
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,20 +25,35 @@ Tensors = dict[str, Tensor]
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, or leave it as it was and raise `OSError` (disk full, say)."""
+    """Replace `path` by `content`, or leave it as it was and raise `OSError` (disk full, say). Folders are made."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # of this write alone: threads may write one name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        raise OSError(error.errno, f"could not write {path} ({error.strerror}); what was there before is untouched") from error
+    finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"could not write {path} ({error.strerror}); what was there before is untouched") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise `OSError` where `write_atomically` could not write now, as far as that can be told: before long work, say."""
+    path, folder = Path(path), Path(path).parent
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        while not folder.exists() and folder != folder.parent:  # it will be made
+            folder = folder.parent
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {path} ({error.strerror})") from error
 
 
 def write_checkpoint(path: Path, tensors: Tensors, metadata: dict) -> str:
