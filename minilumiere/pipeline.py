@@ -19,56 +19,57 @@ from torch import Tensor
 from minilumiere.config import Scale, get_scale, smoke
 from minilumiere.dataset.captions import parse_caption
 from minilumiere.dataset.styles import check_style
-from minilumiere.model.appearance import with_image_guidance
+from minilumiere.model.appearance import image_weight, with_image_guidance
 from minilumiere.model.composition import sample_captions
-from minilumiere.model.conditioning import given_pixels, shrink, still_clip
+from minilumiere.model.conditioning import given_pixels, shrink, still_clip, with_averages
 from minilumiere.model.diffusion import MAX_LOG_SNR, Denoiser, add_noise, guided, sample, schedule
 from minilumiere.model.stunet import STUNet
 from minilumiere.model.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, STYLED_FROM, plain_until, with_style
 from minilumiere.model.superres import super_resolve
 from minilumiere.model.text import null_tokens, tokenise
 from minilumiere.model.unet import UNet
-from minilumiere.validate import check_mask, check_number, check_video
-from minilumiere.viz.clips import read_image
+from minilumiere.torch_state import pinned
+from minilumiere.validate import check_device, check_flag, check_mask, check_number, check_number_or_none, check_video
+from minilumiere.viz.files import read_image
 from minilumiere.weights.nets import trained
 
 
+@pinned()
 def load(scale: str = "tiny", device: str | torch.device | None = None) -> "Pipeline":
     """The trained pipeline of a scale, on `device` (default: cuda where there is one, else cpu).
 
-    Raises `ValueError` for an unknown scale or damaged weights, `FileNotFoundError` for a scale not trained yet.
+    Raises `ValueError` for an unknown scale, an absent device or damaged weights, `FileNotFoundError` for an untrained scale.
     """
-    preset = get_scale(scale)
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    preset, device = get_scale(scale), check_device(device)
     return Pipeline(preset, trained("base", preset), trained("ssr", preset), device)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sampling:
-    """How clips are sampled. Raises `ValueError` or `TypeError` for a number outside its range."""
+    """How clips are sampled. Raises `ValueError` or `TypeError` for a number outside its range, or no truth value."""
 
     steps: int | None = None  # of the base sampler, 1 to 1000; None: the scale's
-    guidance: float | None = None  # weight, 0 to 20 (1 = none); None: the scale's
+    guidance: float | None = None  # weight, 0 to 20 (0 = no caption, 1 = no guidance); None: the scale's
     super_resolution: bool = True  # else the base clip
     progress: bool = False  # show bars
     copy_known: bool = True  # given pixels come back as they are; else as the net makes them
-    start: float = 1.0  # diffusion time: from noise (1), or from what noise leaves of the given clip
+    start: float | None = None  # diffusion time: from what noise leaves of the given clip; None: from noise alone
 
     def __post_init__(self):
-        if self.steps is not None:
-            check_number(self.steps, "steps", 1, 1000, int)
-        if self.guidance is not None:
-            check_number(self.guidance, "guidance", 0, 20)
+        self.steps = check_number_or_none(self.steps, "steps", 1, 1000, int)
+        self.guidance = check_number_or_none(self.guidance, "guidance", 0, 20)
+        for name in ("super_resolution", "progress", "copy_known"):
+            setattr(self, name, check_flag(getattr(self, name), name))
 
 
 class Pipeline:
     """The trained models of one scale: `base` (STUNet), `t2i` (inside it), `ssr`. Made by `load`.
 
     A caption makes a clip (T, 3, H, W) in [0, 1]; a list of N captions makes clips (N, T, 3, H, W), and whatever is given
-    with it has N, too. The arguments that tasks share: `steps` of the base sampler, 1 to 1000; `guidance` weight, 0 to 20
-    (1 = none); `frames`, a multiple of the temporal factor; `super_resolution=False` for the base clip; `progress=True` for
-    bars. Defaults: the scale's. Tasks raise `ValueError` or `TypeError` for a bad caption, image, video or mask, or an
-    argument outside its range.
+    with it has N, too. The arguments that tasks share: `steps` of the base sampler, 1 to 1000; `guidance` weight, 0 (as if
+    there were no caption; 1 = no guidance) to 20, of all nets; `frames`, a multiple of the temporal factor;
+    `super_resolution=False` for the base clip; `progress=True` for bars. Defaults: the scale's. Tasks raise `ValueError` or
+    `TypeError` for a bad caption, image, video or mask, or an argument outside its range.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Pipeline:
         self.t2i: UNet = base.t2i
         self.plain, self.styled_from = plain, styled_from  # in a style, `plain` answers below this log-SNR, else `base`
 
+    @pinned()
     def generate(
         self, caption: str | list[str], seed: int = 0, *,
         steps: int | None = None, guidance: float | None = None, frames: int | None = None,
@@ -91,17 +93,19 @@ class Pipeline:
         nothing = torch.zeros(len(self._captions(caption)), frames, 4, size, size)
         return self._complete(nothing[:, :, :3], nothing[:, :, 3:], caption, seed, how)
 
+    @pinned()
     @torch.no_grad()
     def generate_image(
         self, caption: str | list[str], seed: int = 0, *, steps: int | None = None, guidance: float | None = None
     ) -> Float[Tensor, "*n 3 h w"]:
         """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
         how, tokens, size = Sampling(steps, guidance), self._tokens(self._captions(caption)), self.scale.size
-        denoise, noise = self._denoiser(self.t2i, tokens, how.guidance), self._noise((3, size, size), len(tokens), seed)
+        denoise, noise = self._denoiser(self.t2i, tokens, self._guidance(how)), self._noise((3, size, size), len(tokens), seed)
         levels = {"steps": how.steps or smoke(self.scale.steps), "shift": self.scale.image_shift, "tail": self.scale.tail}
         image = _to_unit(sample(denoise, noise, **levels))
         return image[0] if isinstance(caption, str) else image
 
+    @pinned()
     def inpaint(
         self, video: Tensor, mask: Tensor, caption: str | list[str], seed: int = 0, *,
         steps: int | None = None, guidance: float | None = None,
@@ -110,14 +114,15 @@ class Pipeline:
         """Generate what is missing of a clip. Where pixels are given, they come back exactly as they are.
 
         Args: `video` (T, 3, H, W) in [0, 1] of output or base size; `mask`, 1 = given, 0 = generate, broadcastable to
-        (T, 1, H, W); `copy_known=False` for what the net makes of given pixels, which is near them but not the same. Of a
-        clip of base size, the base clip keeps the given pixels, and super-resolution enlarges them like the rest.
+        (T, 1, H, W); `copy_known=False` for what the net makes of given pixels, which is near them but not the same. A clip
+        of base size comes back at its own size: the area average of the enlarged one is what was given.
         """
         how = Sampling(steps, guidance, super_resolution, progress, copy_known)
         video = self._check(video, "video", caption, None)
         mask = check_mask(mask, "mask", (*video.shape[:-3], 1, *video.shape[-2:]))
         return self._complete(video, mask, caption, seed, how)
 
+    @pinned()
     def image_to_video(
         self, image: Tensor | str | Path, caption: str | list[str], seed: int = 0, *,
         steps: int | None = None, guidance: float | None = None, frames: int | None = None,
@@ -130,6 +135,7 @@ class Pipeline:
         how = Sampling(steps, guidance, super_resolution, progress, copy_known)
         return self._animate(image, torch.ones(1, 1, 1), caption, seed, frames, how)
 
+    @pinned()
     def cinemagraph(
         self, image: Tensor | str | Path, region: Tensor, caption: str | list[str], seed: int = 0, *,
         steps: int | None = None, guidance: float | None = None, frames: int | None = None,
@@ -139,24 +145,26 @@ class Pipeline:
         how = Sampling(steps, guidance, super_resolution, progress, copy_known)
         return self._animate(image, region, caption, seed, frames, how)
 
+    @pinned()
     def in_style(self, style: str, alpha: float | None = None, styled_from: float = STYLED_FROM) -> "Pipeline":
         """The same pipeline with styled spatial weights: α of the style, 1 - α of the original (default: the style's own α).
 
         They are used from a log-SNR on, -15 to 15 (-15, `FROM_THE_START`: as in the paper), and always for the last step;
         until then the original ones. Images have no motion to lose, and are styled from the start.
 
-        Styled, the image net guides no frames (see `appearance`): of four `dotted` captions, 3, 2 and 1 moved as asked
-        at α = 0.5, 0.75 and 1 with its guidance, 4, 3 and 1 without, and all styles came out weaker.
+        Styled, the image net guides frames the less, from α = 0.5 on not at all (see `appearance`): of four `dotted` captions,
+        3, 2 and 1 moved as asked at α = 0.5, 0.75 and 1 with its guidance, 4, 3 and 1 without, and styles came out weaker.
 
         Raises `ValueError` for an unknown style, or an α or a log-SNR outside its range.
         """
         own_alpha = DEFAULT_ALPHA[check_style(style)]
         alpha = own_alpha if alpha is None else check_number(alpha, "alpha", 0, 1)
-        check_number(styled_from, "styled_from", -MAX_LOG_SNR, MAX_LOG_SNR)
+        styled_from = check_number(styled_from, "styled_from", -MAX_LOG_SNR, MAX_LOG_SNR)
         base = with_style(self.base, trained(f"style-{style}", self.scale), alpha)
-        scale = replace(self.scale, image_guidance=0.0) if alpha > 0 else self.scale
+        scale = replace(self.scale, image_guidance=self.scale.image_guidance * max(0.0, 1 - 2 * alpha))
         return Pipeline(scale, base, self.ssr, self.device, self.base, styled_from)
 
+    @pinned()
     def stylize(
         self, caption: str | list[str], style: str, alpha: float | None = None, seed: int = 0,
         styled_from: float = STYLED_FROM, *,
@@ -167,6 +175,7 @@ class Pipeline:
         options = {"steps": steps, "guidance": guidance, "super_resolution": super_resolution, "progress": progress}
         return self.in_style(style, alpha, styled_from).generate(caption, seed, frames=frames, **options)
 
+    @pinned()
     def restyle(
         self, video: Tensor, caption: str | list[str], style: str, strength: float = DEFAULT_STRENGTH,
         alpha: float | None = None, seed: int = 0, *,
@@ -182,17 +191,18 @@ class Pipeline:
         nothing = torch.zeros_like(video[..., :1, :, :])
         return self.in_style(style, alpha)._complete(video, nothing, caption, seed, how)
 
+    @pinned()
     def upscale(self, video: Float[Tensor, "t 3 h w"], caption: str, seed: int = 0) -> Float[Tensor, "t 3 H W"]:
         """Super-resolve a base clip (T, 3, h, w) in [0, 1]."""
         video = check_video(video, "video", (None, 3, self.scale.size, self.scale.size))
         low = (video.to(self.device) * 2 - 1).transpose(0, 1)[None]
-        return _to_unit(self._enlarge(low, [caption], seed))[0].transpose(0, 1)
+        return _to_unit(self._enlarge(low, [caption], seed, Sampling()))[0].transpose(0, 1)
 
     def _animate(
         self, image: Tensor | str | Path, region: Tensor, caption: str | list[str], seed: int, frames: int | None, how: Sampling
     ) -> Float[Tensor, "*n t 3 H W"]:
         """Give an image on frame 0, and outside a region on all frames."""
-        image = read_image(image) if isinstance(image, str | Path) else image
+        image = read_image(image, (self.scale.output_size, self.scale.size)) if isinstance(image, str | Path) else image
         image = self._check(image, "image", caption)
         region = check_mask(region, "region", (*image.shape[:-3], 1, *image.shape[-2:]))
         return self._complete(*still_clip(image, region, self._frames(frames)), caption, seed, how)
@@ -209,10 +219,10 @@ class Pipeline:
         known, where = shrink(video * 2 - 1, mask, self.scale.size)  # n c t h w
         result = self._sample(known, where, captions, seed, how)
         if how.super_resolution:
-            result = self._enlarge(result, captions, seed, how.progress)
+            result = self._enlarge(result, captions, seed, how)
         result = _to_unit(result)  # n 3 t H W
-        if how.copy_known and video.shape == result.shape:
-            result = torch.where(mask == 1, video, result)
+        if how.copy_known and mask.any() and video.shape[-1] <= result.shape[-1]:
+            result = with_averages(result, video, mask)
         result = result.transpose(1, 2)
         return result[0] if isinstance(caption, str) else result
 
@@ -223,50 +233,58 @@ class Pipeline:
         """Base clips in [-1, 1]. Of clips that begin with nothing but noise, two objects are sampled apart at first."""
         given = given_pixels(known, where) if where.any() else None
         single = torch.tensor([len(parse_caption(caption)) == 1 for caption in captions])
-        levels = schedule(how.steps or smoke(self.scale.steps), self.scale.shift_of(known.shape[2]), how.start, self.scale.tail)
+        start, shift = 1.0 if how.start is None else how.start, self.scale.shift_of(known.shape[2])
+        levels = schedule(how.steps or smoke(self.scale.steps), shift, start, self.scale.tail)
         noisy = self._noise(known.shape[1:], len(captions), seed)
-        if how.start < 1:
+        if how.start is not None:
             noisy = add_noise(known, noisy, levels[:1].to(self.device))
         styled_from = min(self.styled_from, float(levels[-2]))  # the last step is styled
 
         def denoiser(parts: list[str], owner: Tensor) -> Denoiser:
             theirs = None if given is None else given[owner]
-            return self._video_denoiser(self._tokens(parts), how.guidance, theirs, single[owner], styled_from)
+            return self._video_denoiser(self._tokens(parts), self._guidance(how), theirs, single[owner], styled_from)
 
-        apart = [how.start == 1 and not place.any() for place in where]
+        apart = [how.start is None and not place.any() for place in where]
         sampler = {"order": self.scale.order, "progress": "base" if how.progress else ""}
         result = sample_captions(denoiser, noisy, captions, apart, levels, **sampler)
         return torch.where(where == 1, known, result) if how.copy_known else result
 
-    def _denoiser(self, model, tokens: Tensor, guidance: float | None, **given) -> Denoiser:
+    def _guidance(self, how: Sampling) -> float:
+        return self.scale.guidance if how.guidance is None else how.guidance
+
+    def _denoiser(self, model, tokens: Tensor, guidance: float, **given) -> Denoiser:
         """A model with captions, given pixels and guidance, as the sampler calls it."""
         null = null_tokens(len(tokens)).to(self.device)
         with_caption, without = (partial(_call, model, words, given) for words in (tokens, null))
-        return guided(with_caption, without, self.scale.guidance if guidance is None else guidance)
+        return guided(with_caption, without, guidance) if guidance > 0 else without
 
     def _video_denoiser(
-        self, tokens: Tensor, guidance: float | None, given: Tensor | None, single: Tensor, styled_from: float
+        self, tokens: Tensor, guidance: float, given: Tensor | None, single: Tensor, styled_from: float
     ) -> Denoiser:
-        """The base model's denoiser; beside it the image net's guidance of clips of a single object, unless guidance is 1."""
+        """The base model's denoiser; beside it the image net's guidance of clips of a single object (see `image_weight`)."""
         denoise = self._denoiser(self.base, tokens, guidance, given=given)
         if self.plain is not None:
             denoise = plain_until(self._denoiser(self.plain, tokens, guidance, given=given), denoise, styled_from)
-        weight = single.to(self.device) * (0.0 if guidance == 1 else self.scale.image_guidance)
+        weight = single.to(self.device) * image_weight(guidance, self.scale)
         return with_image_guidance(denoise, self.t2i, tokens, weight)
 
     @torch.no_grad()
-    def _enlarge(self, low: Float[Tensor, "n 3 t h w"], captions: list[str], seed: int, progress: bool = False) -> Tensor:
-        """Clips in [-1, 1] of the output size, (n, 3, t, H, W), of base clips in [-1, 1]."""
+    def _enlarge(self, low: Float[Tensor, "n 3 t h w"], captions: list[str], seed: int, how: Sampling) -> Tensor:
+        """Clips in [-1, 1] of the output size, (n, 3, t, H, W), of base clips in [-1, 1]. Guided up to weight 1: none above."""
         n, _, t, *_ = low.shape
-        size = self.scale.output_size
+        size, guidance = self.scale.output_size, min(self._guidance(how), 1.0)
         noise, augmentation = self._noise((3, t, size, size), n, seed, 1), self._noise(low.shape[1:], n, seed, 2)
         options = {"windows_per_call": None if self.device.type == "cuda" or t <= 32 else 1}
-        options |= {"progress": "super-resolution" if progress else ""}
-        return super_resolve(self.ssr, low, self._tokens(captions), self.scale, noise, augmentation, **options)
+        options |= {"progress": "super-resolution" if how.progress else ""}
+
+        def net(noisy: Tensor, log_snr: Tensor, tokens: Tensor) -> Tensor:
+            return self._denoiser(self.ssr, tokens, guidance)(noisy, log_snr)
+
+        return super_resolve(net, low, self._tokens(captions), self.scale, noise, augmentation, **options)
 
     def _noise(self, shape: tuple[int, ...], n: int, seed: int, stream: int = 0) -> Tensor:
         """Normal noise (n, *shape), the same on every device; `stream` tells the uses within one clip apart."""
-        check_number(seed, "seed", 0, 2**60, int)
+        seed = check_number(seed, "seed", 0, 2**60, int)
         generators = (torch.Generator().manual_seed((seed + i) * 4 + stream) for i in range(n))
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
 
@@ -281,7 +299,7 @@ class Pipeline:
         many = () if isinstance(caption, str) else (len(self._captions(caption)),)
         small = (self.scale.size, self.scale.size)
         sides = small if isinstance(given, Tensor) and given.shape[-2:] == small else (self.scale.output_size,) * 2
-        return check_video(given, name, (*many, *frames, 3, *sides))
+        return check_video(given, name, (*many, *frames, 3, *sides), f" or of base size {small}")
 
     def _captions(self, caption: str | list[str]) -> list[str]:
         """A list of captions, checked."""

@@ -1,11 +1,15 @@
 """What a thing looks like on every frame: the image net's word on it, beside the video net's.
 
     v = v_video + weight (v_image(caption) − v_image(no caption))        where log-SNR > CLEAR
+    weight = image_guidance · clamp((guidance − 1) / (default guidance − 1), 0, 1)
 
 Classifier-free guidance towards the caption, taken from the image net inside the STUNet, frame by frame. The STUNet sees
 motion and, after its temporal resampling, draws every second frame and the last one less well; the image net knows digits
 and colours, and nothing of time. As a difference of two predictions for the same noisy frames, its word moves little of
 what is there; while noise still hides where things are, it has none.
+
+One option means one thing: with `guidance` 0 no net hears the caption, with 1 none is guided, in between and above it nothing
+jumps. The image net's weight grows from 0 at 1 to its own at the default guidance, where it was measured, and stays there.
 
 Measured with earlier weights of `tiny`, 128 captions, 64 pixels: the first and the last frame show the same digit in 95 %
 of the clips with weight 4, in 84 % with weight 2 (motions: 91 % with either); without it, of still earlier weights, in 77 %.
@@ -18,11 +22,17 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from minilumiere.config import Scale
 from minilumiere.model.diffusion import Denoiser
 from minilumiere.model.text import null_tokens
 from minilumiere.model.unet import UNet
 
 CLEAR = -2.0  # log-SNR
+
+
+def image_weight(guidance: float, scale: Scale) -> float:
+    """The weight of the image net's guidance that goes with a classifier-free guidance weight, see above."""
+    return scale.image_guidance * min(1.0, max(0.0, guidance - 1) / max(scale.guidance - 1, 1e-6))
 
 
 def with_image_guidance(

@@ -106,6 +106,25 @@ def shrink(
     return F.avg_pool3d(video, factor), -F.max_pool3d(-mask, factor)
 
 
+def with_averages(
+    large: Float[Tensor, "b 3 t H W"], small: Float[Tensor, "b 3 t h w"], mask: Float[Tensor, "b 1 t h w"]
+) -> Float[Tensor, "b 3 t H W"]:
+    """A clip in [0, 1] changed so that its area averages are those of a smaller one (or one of its size) where the mask is 1.
+
+        x m̂ / m   where the average m is too high,     1 − (1 − x) (1 − m̂) / (1 − m)   where it is too low
+
+    Exact, within [0, 1], and no more than needed: black stays black, white stays white, and where m = m̂ nothing changes.
+    """
+    factor = large.shape[-1] // small.shape[-1]
+    if factor == 1:
+        return torch.where(mask == 1, small, large)
+    mean, small = F.avg_pool3d(large, (1, factor, factor)), small.clamp(0, 1)
+    down = (small / mean.clamp(min=1e-12)).clamp(max=1)  # 0/0: there is nothing to scale
+    up = ((1 - small) / (1 - mean).clamp(min=1e-12)).clamp(max=1)
+    down, up = (torch.where(mask == 1, x, 1).repeat_interleave(factor, -1).repeat_interleave(factor, -2) for x in (down, up))
+    return torch.where(up < 1, 1 - (1 - large) * up, large * down)
+
+
 def random_masks(
     video: Float[Tensor, "b 3 t h w"], generator: torch.Generator
 ) -> tuple[Float[Tensor, "b 1 t h w"], Bool[Tensor, " b"]]:
