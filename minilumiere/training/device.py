@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, distributed
 
+from minilumiere.validate import check_device
+
 Batch = dict[str, Tensor]
 
 
@@ -70,25 +72,33 @@ def drawn_aside(draw: Callable[[int], Batch], steps: Iterable[int], device: torc
         yield batch
 
 
-def start_processes(device: str) -> tuple[int, int, torch.device]:
-    """This process's rank, the number of processes (as torchrun says), and the device that it trains on."""
+def start_processes(device: str | torch.device | None) -> tuple[int, int, torch.device]:
+    """This process's rank, the number of processes (as torchrun says), and the device that it trains on.
+
+    Raises `ValueError` for a device that is not there.
+    """
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    chosen = check_device(device)
     if chosen.type == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        own = int(os.environ.get("LOCAL_RANK", 0)) if world > 1 or chosen.index is None else chosen.index
+        if own >= (there := torch.cuda.device_count()):
+            raise ValueError(
+                f"process {own} of this machine has no GPU of its own: there are {there}, give --nproc-per-node={there}"
+            )
+        torch.cuda.set_device(own)
         torch.set_float32_matmul_precision("high")
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return rank, world, chosen
 
 
-def agree(value: float, device: torch.device) -> float:
-    """The largest of all processes' values, so that all of them stop after the same step."""
+def agree(value: float | list[float], device: torch.device) -> float | list[float]:
+    """The largest of all processes' values (of each in a list), so that all of them save and stop after the same step."""
     if not distributed.is_initialized():
         return value
     shared = torch.tensor(value, device=device)
     distributed.all_reduce(shared, distributed.ReduceOp.MAX)
-    return float(shared)
+    return shared.tolist()
 
 
 def average(value: Tensor, world: int) -> float:

@@ -10,12 +10,13 @@ On one GPU: bfloat16 autocast and larger batches. On several: `torchrun --nproc-
 each process draws the whole batch and takes its share, so that N processes do what one does. Built in notebook 06.
 """
 
-import json
 import math
+import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from minilumiere.config import architecture, get_scale, smoke
+from minilumiere.torch_state import global_generator, pinned
 from minilumiere.training.device import (
     GraphedStep,
     agree,
@@ -35,10 +37,12 @@ from minilumiere.training.device import (
     start_processes,
     synchronise,
 )
+from minilumiere.training.interrupt import finishing_steps
 from minilumiere.training.stages import Batch, Stage, get_stage
-from minilumiere.validate import check_number
-from minilumiere.weights.checkpoint import load_weights, matching, read_checkpoint, write_atomically, write_checkpoint
+from minilumiere.training.state import check_steps, read_state, restore, save
+from minilumiere.validate import check_flag, check_number, check_path
 from minilumiere.weights.nets import load_shipped
+from minilumiere.weights.run_folder import held, log, trim_log
 from minilumiere.weights.shipped import SHIPPED_AS, built_on
 
 WARM_UP = 100  # steps
@@ -61,64 +65,97 @@ class TrainOptions:
     seed: int = 0
     from_shipped: bool = False  # go on from the stage's weights in data/weights, instead of fresh ones
     run: Path | None = None  # folder of checkpoint and log; default runs/SCALE-STAGE
-    device: str = ""  # default: cuda where there is one, else cpu
+    device: str | torch.device | None = None  # default: cuda where there is one, else cpu
     save_minutes: float = 3.0  # minutes between checkpoints
     stop_minutes: float = math.inf  # stop (and save) after so long; the next call resumes
     progress: bool = True
 
     @property
     def folder(self) -> Path:
-        return Path(self.run or Path("runs") / f"{self.scale}-{self.stage}")
+        return Path("runs") / f"{self.scale}-{self.stage}" if self.run is None else check_path(self.run, "folder")
+
+    def checked(self) -> "TrainOptions":
+        """The same with Python's own numbers. Raises `ValueError` or `TypeError` for anything that makes no sense."""
+        get_scale(self.scale), get_stage(self.stage), check_path(self.folder)
+        if self.minutes and self.steps:
+            raise ValueError("give the number of steps or of minutes, not both")
+        return replace(
+            self,
+            steps=check_number(self.steps, "steps", 0, 10**9, int),
+            batch=check_number(self.batch, "batch", 0, 10**6, int),
+            seed=check_number(self.seed, "seed", 0, 2**40 - 1, int),
+            minutes=check_number(self.minutes, "minutes", 0, 10**6),
+            save_minutes=check_number(self.save_minutes, "save_minutes", 0, math.inf),
+            stop_minutes=check_number(self.stop_minutes, "stop_minutes", 0, math.inf),
+            from_shipped=check_flag(self.from_shipped, "from_shipped"),
+            progress=check_flag(self.progress, "progress"),
+        )
 
 
 class Divergence(ArithmeticError):
     """The loss became NaN or infinite."""
 
 
+@pinned()
+@torch.enable_grad()
 def train(options: TrainOptions) -> nn.Module | None:
     """Train a stage, resuming from its last checkpoint if there is one. Returns the EMA model; None if stopped early.
 
-    Raises `ValueError` for unknown names or a checkpoint of another run, `Divergence` where the loss is not finite
-    (the last good checkpoint stays).
+    Raises `ValueError` for unknown names, a checkpoint of another run or a folder in use, `Divergence` where the loss is not
+    finite (the last good checkpoint stays), `Interrupted`, a `KeyboardInterrupt`, after a step that was finished and saved.
     """
+    options = options.checked()
     scale, stage = get_scale(options.scale), get_stage(options.stage)
-    check_number(options.steps, "steps", 0, 10**9, int)
-    check_number(options.batch, "batch", 0, 10**6, int)
-    check_number(options.seed, "seed", 0, 2**40 - 1, int)
-    check_number(options.minutes, "minutes", 0, 10**6)
-    if options.minutes and options.steps:
-        raise ValueError("give the number of steps or of minutes, not both")
     rank, world, device = start_processes(options.device)
     batch_size = options.batch or stage.default_batch(scale, device.type)
-    torch.manual_seed(options.seed)
-    model = stage.build(scale)
+    with global_generator(options.seed):
+        model = stage.build(scale)
     identity = {"stage": options.stage, "scale": scale.name, "config": architecture(options.stage, scale)}
     identity |= {"batch": batch_size, "seed": options.seed, "from": None} | built_on(options.stage, scale)
     if options.from_shipped or options.stage in SHIPPED_AS:
         identity["from"] = load_shipped(model, options.stage, scale)["sha256"]
     model.to(device)
-    path = options.folder / "checkpoint.safetensors"
 
     def draw(step: int, steps: int) -> Batch:
         return stage.draw_at(step / steps, scale, batch_size, step_generator(options.seed, step), str(device))
 
+    with held(options.folder) if rank == 0 else nullcontext():
+        return run(options, stage, model, draw, identity, rank, world, device)
+
+
+def run(
+    options: TrainOptions,
+    stage: Stage,
+    model: nn.Module,
+    draw: Callable[[int, int], Batch],
+    identity: dict,
+    rank: int,
+    world: int,
+    device: torch.device,
+) -> nn.Module | None:
+    """The loop of `train`, in a folder that is this run's own."""
+    path, progress = options.folder / "checkpoint.safetensors", options.progress and rank == 0 and sys.stderr is not None
+    stored = read_state(path, identity) if path.is_file() else None
     if not options.minutes:
-        steps = smoke(options.steps or stage.steps[scale.name])
-    elif path.is_file():
-        steps = read_checkpoint(path, **identity)[1]["steps"]
+        steps = smoke(options.steps or stage.steps[options.scale])
+        note = check_steps(path, stored[1], steps) if stored else ""
+        if note and progress:
+            tqdm.write(note, file=sys.stderr)
     else:
-        steps = steps_in(options.minutes, seconds_a_step(stage, model, draw, device, rank, world))
-    identity["steps"] = steps
+        steps = (
+            stored[1]["steps"] if stored else steps_in(options.minutes, seconds_a_step(stage, model, draw, device, rank, world))
+        )
+    identity = identity | {"steps": steps}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     ema = deepcopy(model)
     averaged = [parameter for parameter in ema.parameters() if parameter.requires_grad]
     optimiser = adam(stage, trainable)
-    resumed = path.is_file()
-    step, minutes_before = resume(path, identity, model, ema, optimiser) if resumed else (0, 0.0)
+    step, minutes_before = restore(*stored, model, ema, optimiser) if stored else (0, 0.0)
     if rank == 0:
         trim_log(options.folder / "log.jsonl", step)
-        if options.minutes and not resumed:  # keep the number of steps
+        if options.minutes and not stored:  # keep the number of steps
             save(path, identity | {"step": 0, "minutes": 0.0, "device": device_name(device)}, model, ema, optimiser)
+    del stored
 
     network = model
     if world > 1:
@@ -126,39 +163,39 @@ def train(options: TrainOptions) -> nn.Module | None:
     launch = launcher(stage, network, trainable, optimiser, world)
     running, looked = torch.zeros((), device=device), step  # the loss since the step of the last look
     begun = saved = time.monotonic()
-    bar = tqdm(
-        initial=step, total=steps, desc=f"{scale.name} {options.stage}", disable=rank > 0 or not options.progress, mininterval=2
-    )
-
-    for batch in drawn_aside(lambda step: draw(step, steps), range(step, steps), device):
-        set_rate(optimiser, stage.rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
-        running += launch(*share(batch, rank, world))
-        ema_update(averaged, trainable, step)
-        step += 1
-        bar.update()
-        elapsed = agree((time.monotonic() - begun) / 60, device)
-        due = (time.monotonic() - saved) / 60 >= options.save_minutes or elapsed >= options.stop_minutes or step == steps
-        if step % LOG_EVERY == 0 or due:
-            mean = average(running, world) / (step - looked)
-            looked = step
-            running.zero_()
-            if not math.isfinite(mean):
-                raise Divergence(
-                    f"the loss is {mean} at step {step}; {path} keeps the last good state: lower the learning rate"
-                )
-            if rank == 0:
-                bar.set_postfix(loss=f"{mean:.4f}")
-                log(options.folder / "log.jsonl", step=step, loss=mean, minutes=minutes_before + elapsed, device=device.type)
-        if due:
-            saved = time.monotonic()
-            if rank == 0:
-                facts = {"step": step, "minutes": round(minutes_before + elapsed, 2), "device": device_name(device)}
-                save(path, identity | facts, model, ema, optimiser)
-            if elapsed >= options.stop_minutes:
-                break
-    bar.close()
-    if world > 1:
-        distributed.barrier()
+    bar = tqdm(initial=step, total=steps, desc=f"{options.scale} {options.stage}", disable=not progress, mininterval=2)
+    with finishing_steps() as asked, bar:
+        for batch in drawn_aside(lambda step: draw(step, steps), range(step, steps), device):
+            set_rate(optimiser, stage.rate * min(1, (step + 1) / WARM_UP) * (0.5 + 0.5 * math.cos(math.pi * step / steps)))
+            running += launch(*share(batch, rank, world))
+            ema_update(averaged, trainable, step)
+            step += 1
+            bar.update()
+            now = time.monotonic()
+            elapsed, unsaved, signal = agree([(now - begun) / 60, (now - saved) / 60, float(asked.signal)], device)
+            stop = signal > 0 or elapsed >= options.stop_minutes
+            due = stop or unsaved >= options.save_minutes or step == steps
+            if step % LOG_EVERY == 0 or due:
+                mean = average(running, world) / (step - looked)
+                looked = step
+                running.zero_()
+                if not math.isfinite(mean):
+                    raise Divergence(
+                        f"the loss is {mean} at step {step}; {path} keeps the last good state: lower the learning rate"
+                    )
+                if rank == 0:
+                    bar.set_postfix(loss=f"{mean:.4f}")
+                    minutes = minutes_before + elapsed
+                    log(options.folder / "log.jsonl", step=step, loss=mean, minutes=minutes, device=device.type)
+            if due:
+                saved = time.monotonic()
+                if rank == 0:
+                    facts = {"step": step, "minutes": round(minutes_before + elapsed, 2), "device": device_name(device)}
+                    save(path, identity | facts, model, ema, optimiser)
+                if stop:
+                    break
+        if world > 1:
+            distributed.barrier()
     return ema if step == steps else None
 
 
@@ -263,49 +300,3 @@ def ema_update(averaged: list[torch.Tensor], current: list[torch.Tensor], step: 
     """
     decay = min(EMA_DECAY, (1 + step) / (10 + step))
     torch._foreach_lerp_(averaged, current, 1 - decay)
-
-
-def save(path: Path, metadata: dict, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> None:
-    """The whole training state: model, EMA and Adam's moments of every trainable parameter, and the step."""
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    tensors = {}
-    for prefix, module in (("model.", model), ("ema.", ema)):
-        parameters = dict(module.named_parameters())
-        tensors |= {prefix + name: parameters[name] for name in names}
-    for index, moments in optimiser.state_dict()["state"].items():
-        tensors |= {f"{key}.{names[index]}": value for key, value in moments.items() if key != "step"}
-    write_checkpoint(path, tensors, metadata)
-
-
-def resume(path: Path, identity: dict, model: nn.Module, ema: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, float]:
-    """Restore what `save` wrote. Returns the step to go on from, and the minutes trained so far."""
-    tensors, metadata = read_checkpoint(path, **identity)
-    step = metadata["step"]
-    load_weights(model, tensors, "model.")
-    load_weights(ema, tensors, "ema.")
-    if step == 0:  # AdamW has no moments yet
-        return step, metadata["minutes"]
-    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    moments = {key: matching(tensors, f"{key}.", trainable) for key in ("exp_avg", "exp_avg_sq")}
-    state = {}
-    for index, (name, parameter) in enumerate(trainable.items()):
-        # In the parameter's memory layout (channels_last, say): fused AdamW pairs the elements by address.
-        copies = {key: torch.empty_like(parameter).copy_(moment[name]).detach() for key, moment in moments.items()}
-        state[index] = copies | {"step": torch.tensor(float(step))}
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-    return step, metadata["minutes"]
-
-
-def log(path: Path, **values) -> None:
-    """Append one JSON line."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
-        file.write(json.dumps(values) + "\n")
-
-
-def trim_log(path: Path, step: int) -> None:
-    """Drop the lines of steps that a resumed run does again, and one that was cut off when the run was killed."""
-    if path.is_file():
-        whole = [line for line in path.read_text().splitlines() if line.endswith("}")]
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
-        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())

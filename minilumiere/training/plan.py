@@ -6,13 +6,16 @@ A stage is built on the shipped weights of those before it, so that nothing can 
 moment, the same command goes on where it was: finished stages are left alone, the one that was cut off is resumed.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from minilumiere.config import STAGES, get_scale, smoke
+from minilumiere.torch_state import global_generator, pinned
 from minilumiere.training.device import start_processes
 from minilumiere.training.loop import TrainOptions, seconds_a_step, step_generator, steps_in, train
 from minilumiere.training.stages import Batch, get_stage
@@ -33,23 +36,27 @@ class Planned:
     done: bool  # and shipped
 
 
+@pinned()
 def plan(options: TrainOptions) -> list[Planned]:
     """The stages in their order, each with its share of `options.minutes` (0: the stage's own number of steps).
 
     `options.run` is the folder in which every stage has its own (default: `runs`); `options.stage` does not matter.
     """
+    options = replace(options, stage=STAGES[0]).checked()
     scale, whole = get_scale(options.scale), sum(get_stage(stage).minutes for stage in STAGES)
     device = start_processes(options.device)[2]
     rows = []
     for stage in STAGES:
         minutes = options.minutes * get_stage(stage).minutes / whole
-        folder = Path(options.run or "runs") / f"{scale.name}-{stage}"
+        folder = (Path("runs") if options.run is None else options.folder) / f"{scale.name}-{stage}"
         own = replace(options, stage=stage, minutes=minutes, run=folder)
         path = folder / "checkpoint.safetensors"
         metadata = read_checkpoint(path, stage=stage, scale=scale.name)[1] if path.is_file() else {}
-        finished = bool(metadata) and metadata["step"] == metadata["steps"]
+        finished = bool(metadata) and metadata["step"] == metadata["steps"] >= options.steps  # asked for more, it goes on
         done = finished and (folder / "shipped").is_file()
-        steps = metadata.get("steps", 0) or (0 if minutes else smoke(options.steps or get_stage(stage).steps[scale.name]))
+        steps = max(metadata.get("steps", 0), options.steps) or (
+            0 if minutes else smoke(options.steps or get_stage(stage).steps[scale.name])
+        )
         if device.type == "cpu" and not done:  # on a GPU, to record the steps of every stage would take longer than it is worth
             seconds = seconds_of(own, device)
             steps = steps or steps_in(minutes, seconds)
@@ -61,13 +68,14 @@ def plan(options: TrainOptions) -> list[Planned]:
 def seconds_of(options: TrainOptions, device: torch.device) -> float:
     """Seconds that a step of a stage takes here: a few are timed, of nets without trained weights."""
     scale, stage = get_scale(options.scale), get_stage(options.stage)
-    torch.manual_seed(options.seed)
     batch = options.batch or stage.default_batch(scale, device.type)
 
     def draw(step: int, steps: int) -> Batch:
         return stage.draw_at(step / steps, scale, batch, step_generator(options.seed, step), str(device))
 
-    return seconds_a_step(stage, build(options.stage, scale, untrained=True).to(device), draw, device, timed=3)
+    with global_generator(options.seed):
+        net = build(options.stage, scale, untrained=True).to(device)
+    return seconds_a_step(stage, net, draw, device, timed=3)
 
 
 def train_all(options: TrainOptions) -> Iterator[str]:
@@ -75,7 +83,7 @@ def train_all(options: TrainOptions) -> Iterator[str]:
 
     Stops after the stage that `options.stop_minutes` cuts off; the same call goes on from there.
     """
-    scale, rows = get_scale(options.scale), plan(options)
+    scale, rows, rank = get_scale(options.scale), plan(options), int(os.environ.get("RANK", 0))
     yield f"{'stage':<14}{'steps':>8}{'minutes':>9}"
     for row in rows:
         known = (f"{row.steps or '':>8}", f"{row.minutes:>9.1f}" if row.minutes else "")
@@ -87,9 +95,12 @@ def train_all(options: TrainOptions) -> Iterator[str]:
         if not row.trained and train(row.options) is None:
             yield f"{row.stage}: stopped; the same command resumes it"
             return
-        path = ship(row.options.folder, row.stage, scale)
-        (row.options.folder / "shipped").touch()
-        yield f"{row.stage}: finished, shipped as {path}"
+        if rank == 0:
+            path = ship(row.options.folder, row.stage, scale)
+            (row.options.folder / "shipped").touch()
+            yield f"{row.stage}: finished, shipped as {path}"
+        if distributed.is_initialized():
+            distributed.barrier()  # the next stage is built on what was shipped
     yield f"{'weights':<30}{'steps':>8}{'batch':>7}{'minutes':>9}{'loss':>9}  device"
     for name, entry in read_manifest(weights_path("t2i", scale).parent.parent).items():
         if name.startswith(f"{scale.name}/"):

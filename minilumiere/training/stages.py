@@ -255,6 +255,6 @@ RECIPES: dict[str, Stage] = {
 
 def get_stage(name: str) -> Stage:
     """The stage called `name`. Raises `ValueError` naming the choices."""
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise ValueError(f"unknown stage {name!r}: choose one of {', '.join(RECIPES)}")
     return RECIPES[name]

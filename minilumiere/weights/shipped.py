@@ -15,6 +15,7 @@ import torch
 
 from minilumiere.config import DATA, STYLES, Scale, architecture
 from minilumiere.weights.checkpoint import Tensors, file_sha256, read_checkpoint, write_atomically, write_checkpoint
+from minilumiere.weights.run_folder import held, read_log
 
 WEIGHTS = DATA / "weights"
 BUILT_ON = {"base": "t2i", "conditioned": "t2i", "ssr": "ssr-image"} | {f"style-{style}": "t2i" for style in STYLES}
@@ -54,7 +55,9 @@ def check_built_on(path: Path, metadata: dict, stage: str, scale: Scale, folder:
 def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
     """Put the EMA weights of a training run into `folder` and its manifest. Returns the file's path."""
     tensors, metadata = read_checkpoint(run / "checkpoint.safetensors", stage=stage, scale=scale.name)
-    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][-25:]
+    lines = read_log(run / "log.jsonl")[-25:]
+    if not lines:
+        raise ValueError(f"{run / 'log.jsonl'} has no lines: what has not been trained is not shipped")
     facts = {key: metadata[key] for key in ("scale", "config", "seed", "batch", "step", "minutes", "device")}
     path = weights_path(stage, scale, folder)
     facts |= {"stage": path.stem, "trained": stage}
@@ -64,15 +67,22 @@ def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
     half = {name.removeprefix("ema."): tensor.half() for name, tensor in tensors.items() if name.startswith("ema.")}
     if not all(tensor.isfinite().all() for tensor in half.values()):
         raise ValueError(f"{run} holds weights that half precision cannot: nothing was shipped")
-    write_checkpoint(path, half, facts)
-    manifest = read_manifest(folder)
     entry = {key: facts[key] for key in ("trained", "step", "batch", "seed", "minutes", "device", "loss", "torch")}
-    manifest[f"{scale.name}/{path.name}"] = {"sha256": file_sha256(path), "bytes": path.stat().st_size} | entry
-    write_atomically(folder / "manifest.json", (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
+    with held(folder, patience=60):  # the manifest is one for all stages, and two may be shipped at once
+        write_checkpoint(path, half, facts)
+        manifest = read_manifest(folder)
+        manifest[f"{scale.name}/{path.name}"] = {"sha256": file_sha256(path), "bytes": path.stat().st_size} | entry
+        write_atomically(folder / "manifest.json", (json.dumps(manifest, indent=2, sort_keys=True) + "\n").encode())
     return path
 
 
 def read_manifest(folder: Path = WEIGHTS) -> dict[str, dict]:
-    """What `data/weights/manifest.json` says: checksum, size and training facts of each file."""
+    """What `data/weights/manifest.json` says: checksum, size and training facts of each file. `ValueError` if it is broken."""
     path = folder / "manifest.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        manifest = json.loads(path.read_bytes()) if path.is_file() else {}
+        if not isinstance(manifest, dict) or not all(isinstance(entry, dict) for entry in manifest.values()):
+            raise ValueError("it holds no entries")
+    except ValueError as error:
+        raise ValueError(f"{path} is no manifest: {error}") from error
+    return manifest
