@@ -117,9 +117,17 @@ SCALES = {
 }
 
 
+OFF = ("", "0", "false", "no", "off", "n", "f", "none", "disable", "disabled")
+
+
+def smoking() -> bool:
+    """Is `MINILUMIERE_SMOKE` on? The usual words for off, in any case, are off."""
+    return os.environ.get("MINILUMIERE_SMOKE", "").strip().lower() not in OFF
+
+
 def smoke(steps: int) -> int:
     """Few steps of training or sampling under `MINILUMIERE_SMOKE=1`, so that notebooks run in CI; else `steps`."""
-    return min(steps, 4) if os.environ.get("MINILUMIERE_SMOKE", "0") not in ("", "0") else steps
+    return min(steps, 4) if smoking() else steps
 
 
 def get_scale(name: str) -> Scale:

@@ -28,6 +28,24 @@ MOTIONS = (
 )
 SPEEDS = ("slowly", "", "quickly")
 WORDS = ("a", "and", *COLOURS, *"0123456789", *dict.fromkeys(" ".join((*MOTIONS, *SPEEDS)).split()))
+MEANT = {  # words near to known ones in meaning, not in spelling
+    **dict(zip("zero one two three four five six seven eight nine".split(), "0123456789", strict=True)),
+    **dict.fromkeys(("fast", "quick", "rapid", "rapidly", "swiftly", "speedily", "faster"), "quickly"),
+    **dict.fromkeys(("slow", "slower", "leisurely", "gently"), "slowly"),
+    **dict.fromkeys(("static", "stationary", "resting", "motionless", "unmoving", "fixed"), "standing still"),
+    **dict.fromkeys(("rotating", "orbiting", "turning", "spinning", "looping"), "circling"),
+    **dict.fromkeys(("counterclockwise", "counter-clockwise", "anti-clockwise"), "anticlockwise"),
+    **dict.fromkeys(("going", "sliding", "drifting", "flying", "walking", "travelling", "traveling"), "moving"),
+    **dict.fromkeys(("upward", "upwards", "north"), "up"),
+    **dict.fromkeys(("downward", "downwards", "south"), "down"),
+    **dict.fromkeys(("leftward", "leftwards", "west"), "left"),
+    **dict.fromkeys(("rightward", "rightwards", "east"), "right"),
+    **dict.fromkeys(("violet", "magenta"), "purple"),
+    **dict.fromkeys(("turquoise", "aqua", "teal"), "cyan"),
+    **dict.fromkeys(("crimson", "scarlet"), "red"),
+    **dict.fromkeys(("an", "the"), "a"),
+    **dict.fromkeys(("&", "+", "plus", "with"), "and"),
+}
 GRAMMAR = "a COLOUR DIGIT [MOTION] [SPEED], one object or two joined by 'and'"
 
 
@@ -57,7 +75,7 @@ def parse_caption(caption: str) -> tuple[Subject, ...]:
         raise ValueError(f"the caption is empty: write {GRAMMAR}")
     for word in words:
         if word not in WORDS:
-            near = get_close_matches(word, WORDS, n=3, cutoff=0.4)
+            near = [MEANT[word]] if word in MEANT else get_close_matches(word, WORDS, n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known words: {' '.join(WORDS)}"
             raise ValueError(f"unknown word {word!r} in caption {caption!r}: {hint}")
     parts = " ".join(words).split(" and ")

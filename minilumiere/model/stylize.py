@@ -36,7 +36,7 @@ def interpolate_weights(original: dict[str, Tensor], style: dict[str, Tensor], a
 
     Raises `ValueError` for another α, or state dicts whose names or shapes differ.
     """
-    check_number(alpha, "alpha", 0, 1)
+    alpha = check_number(alpha, "alpha", 0, 1)
     if differing := sorted(set(original) ^ set(style)):
         raise ValueError(f"the two state dicts do not hold the same tensors: {differing[0]} is in one of them only")
     for name, tensor in original.items():
