@@ -29,7 +29,7 @@ MOTIONS = (
 SPEEDS = ("slowly", "", "quickly")
 WORDS = ("a", "and", *COLOURS, *"0123456789", *dict.fromkeys(" ".join((*MOTIONS, *SPEEDS)).split()))
 MEANT = {  # words near to known ones in meaning, not in spelling
-    **dict(zip("zero one two three four five six seven eight nine".split(), "0123456789", strict=True)),
+    **dict(zip(("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"), "0123456789", strict=True)),
     **dict.fromkeys(("fast", "quick", "rapid", "rapidly", "swiftly", "speedily", "faster"), "quickly"),
     **dict.fromkeys(("slow", "slower", "leisurely", "gently"), "slowly"),
     **dict.fromkeys(("static", "stationary", "resting", "motionless", "unmoving", "fixed"), "standing still"),
@@ -46,6 +46,7 @@ MEANT = {  # words near to known ones in meaning, not in spelling
     **dict.fromkeys(("an", "the"), "a"),
     **dict.fromkeys(("&", "+", "plus", "with"), "and"),
 }
+OTHER_COLOURS = ("pink", "orange", "brown", "black", "grey", "gray", "golden", "silver", "lime", "indigo")  # no nearest one
 GRAMMAR = "a COLOUR DIGIT [MOTION] [SPEED], one object or two joined by 'and'"
 
 
@@ -75,7 +76,8 @@ def parse_caption(caption: str) -> tuple[Subject, ...]:
         raise ValueError(f"the caption is empty: write {GRAMMAR}")
     for word in words:
         if word not in WORDS:
-            near = [MEANT[word]] if word in MEANT else get_close_matches(word, WORDS, n=3, cutoff=0.4)
+            alike = list(COLOURS) if word in OTHER_COLOURS else get_close_matches(word, WORDS, n=3, cutoff=0.4)
+            near = [MEANT[word]] if word in MEANT else alike
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known words: {' '.join(WORDS)}"
             raise ValueError(f"unknown word {word!r} in caption {caption!r}: {hint}")
     parts = " ".join(words).split(" and ")
