@@ -1,0 +1,37 @@
+"""Make the README's gallery again: eight clips by the shipped weights, as animated WebP (lossless). `python docs/gallery.py`"""
+
+from pathlib import Path
+
+import torch
+
+import minilumiere as ml
+
+HERE = Path(__file__).parent / "gallery"
+CAPTION = "a red 3 moving right"
+
+
+def main() -> None:
+    pipe = ml.load("tiny")
+    real = ml.sample_batch(1, captions=["a green 5 circling clockwise"], seed=4, size=pipe.scale.output_size, frames=32).video[
+        0
+    ]
+    size = pipe.scale.output_size
+    mask, region = torch.ones(1, 1, size, size), torch.ones(1, size, size)
+    mask[..., size // 2 :] = 0  # the right half is missing
+    region[..., : size // 8] = 0
+    clips = {
+        "text": pipe.generate(CAPTION, seed=0, frames=80),
+        "two": pipe.generate("a yellow 7 moving up and a blue 2 moving left", seed=3, frames=32),
+        "image": pipe.image_to_video(real[0], "a green 5 circling clockwise", seed=0, frames=32),
+        "inpainting": pipe.inpaint(real, mask, "a green 5 circling clockwise", seed=0),
+        "cinemagraph": pipe.cinemagraph(real[0], region, "a green 5 moving down", seed=0, frames=32),
+        "outline": pipe.stylize("a cyan 8 moving left", style="outline", seed=1, frames=32),
+        "dotted": pipe.stylize("a purple 0 circling anticlockwise", style="dotted", seed=1, frames=32),
+        "neon": pipe.stylize("a white 4 moving up", style="neon", seed=1, frames=32),
+    }
+    for name, clip in clips.items():
+        ml.save_video(clip, HERE / f"{name}.webp", fps=pipe.scale.fps)
+
+
+if __name__ == "__main__":
+    main()
