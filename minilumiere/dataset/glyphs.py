@@ -8,6 +8,7 @@ seeded glyphs, those for training and those for testing apart. Data of our own m
 are closed. Built in notebook 01.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -22,6 +23,7 @@ from minilumiere.config import DATA
 
 SEGMENTS = 40  # line segments a glyph
 PATCH = 1.25  # side of the square patch that a glyph is drawn on, in digit heights
+PIXELS = {"cpu": 2**16, "cuda": 2**22}  # of the glyphs that are drawn at once: of a CPU's cache, of a GPU's memory
 
 # Skeletons, several a digit: strokes divided by |, control points x,y in hundredths of the unit box, y down.
 # Strokes that meet share a point; the jitter is a function of the place, so that they still meet afterwards.
@@ -85,30 +87,39 @@ class Glyphs:
     def draw(self, height: float, indices: Tensor | None = None) -> Float[Tensor, "n p p"]:
         """Ink in [0, 1] on square patches; a digit is `height` pixels tall, a patch `patch_size(height)` pixels.
 
-        The ink is 1 inside the stroke and falls to 0 over one pixel: a soft edge, as area coverage has.
+        The ink is 1 inside the stroke and falls to 0 over one pixel: a soft edge, as area coverage has. A glyph has the same
+        bits in any company.
         """
         which = torch.arange(len(self.digit)) if indices is None else indices
-        return torch.cat([self._draw_chunk(height, chunk) for chunk in which.split(256)])
+        at_once = max(1, PIXELS[self.segments.device.type] // patch_size(height) ** 2)
+        return torch.cat([self._draw_chunk(height, chunk) for chunk in which.split(at_once)])
 
     def _draw_chunk(self, height: float, which: Tensor) -> Tensor:
         side = patch_size(height)
         axis = (torch.arange(side, device=self.segments.device) + 0.5 - side / 2) / height
-        start, end = self.segments[which].float()[:, :, None].chunk(2, dim=-1)  # n s 1 2
+        start, end = self.segments[which].float().chunk(2, dim=-1)  # n s 2
         along = end - start
-        best = None
-        for row in axis:  # a row of pixels at a time keeps the memory small
-            pixel = torch.stack([axis, row.expand(side)], dim=-1)  # p 2
-            offset = pixel - start  # n s p 2
-            share = (offset * along).sum(-1) / along.square().sum(-1).clamp(min=1e-9)  # nearest point of the segment
-            distance = (offset - share.clamp(0, 1)[..., None] * along).norm(dim=-1).amin(dim=1)  # n p
-            best = [distance] if best is None else [*best, distance]
-        distance = torch.stack(best, dim=1)  # n p p
-        return ((self.half_width[which].float()[:, None, None] - distance) * height + 0.5).clamp(0, 1)
+        offset = axis - start[..., None]  # n s 2 p
+        part = offset * (along / along.square().sum(-1, keepdim=True).clamp(min=1e-9))[..., None]
+        nearest = offset.new_full((len(which), side, side), torch.inf)  # squared distance of each pixel
+        for s in range(start.shape[1]):  # a segment at a time keeps the memory small
+            share = (part[:, s, 0, None, :] + part[:, s, 1, :, None]).clamp_(0, 1)  # nearest point of the segment
+            x = offset[:, s, 0, None, :] - share * along[:, s, 0, None, None]
+            y = offset[:, s, 1, :, None] - share * along[:, s, 1, None, None]
+            torch.minimum(nearest, x.square_().add_(y.square_()), out=nearest)
+        return ((self.half_width[which].float()[:, None, None] - nearest.sqrt_()) * height + 0.5).clamp_(0, 1)
 
 
 def patch_size(height: float) -> int:
     """Side in pixels of the patch around a digit `height` pixels tall; even, so that its centre is a pixel corner."""
     return 2 * round(height * PATCH / 2)
+
+
+def trim(ink: Float[Tensor, "*n p p"], height: float) -> Float[Tensor, "*n q q"]:
+    """Patches without the margin, on which no glyph of the bank has ink: a soft edge reaches half a pixel out of the digit."""
+    side = ink.shape[-1]
+    margin = (side - 2 * math.ceil(height / 2 + 0.5)) // 2
+    return ink[..., margin : side - margin, margin : side - margin]
 
 
 def spline_matrix(strokes: list[Stroke], samples: list[int]) -> tuple[Tensor, Tensor]:
@@ -187,13 +198,37 @@ def bitmaps(source: str, split: str, height: float, device: str) -> tuple[Float[
 
     `source` is "strokes" (the bank) or "mnist" (real digits through torchvision, read from `data/mnist`).
     """
+    ink, digit = drawings(source, split, height, device)
+    return ink[torch.arange(len(digit))] if isinstance(ink, DrawnWhenAsked) else ink, digit
+
+
+class DrawnWhenAsked:
+    """The glyphs of a bank, `height` pixels tall, for a CPU: `ink[numbers]` draws those that nobody has asked for yet."""
+
+    def __init__(self, glyphs: Glyphs, height: float):
+        self.glyphs, self.height = glyphs, height
+        self.ink = torch.empty(len(glyphs.digit), patch_size(height), patch_size(height))
+        self.drawn = torch.zeros(len(glyphs.digit), dtype=torch.bool)
+
+    def __getitem__(self, numbers: Int[Tensor, "*n"]) -> Float[Tensor, "*n p p"]:
+        new = numbers[~self.drawn[numbers]].unique()
+        if len(new):
+            self.ink[new] = self.glyphs.draw(self.height, new)
+            self.drawn[new] = True
+        return self.ink[numbers]
+
+
+@cache
+def drawings(source: str, split: str, height: float, device: str) -> tuple[Tensor | DrawnWhenAsked, Int[Tensor, " n"]]:
+    """As `bitmaps`, but on a CPU a glyph is drawn when `ink[numbers]` first asks for it: a few clips need a few glyphs."""
     if source == "mnist":
         return _mnist(split, height, device)
     if source != "strokes":
         raise ValueError(f"unknown glyphs {source!r}: choose 'strokes' or 'mnist'")
     bank = load_bank(split)
-    on_device = Glyphs(bank.segments.to(device), bank.half_width.to(device), bank.digit.to(device))
-    return on_device.draw(height), bank.digit
+    if device == "cpu":
+        return DrawnWhenAsked(bank, height), bank.digit
+    return Glyphs(bank.segments.to(device), bank.half_width.to(device), bank.digit.to(device)).draw(height), bank.digit
 
 
 def _mnist(split: str, height: float, device: str) -> tuple[Tensor, Tensor]:

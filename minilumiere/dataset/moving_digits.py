@@ -13,19 +13,21 @@ from functools import cache
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import pad
 
 from minilumiere.config import get_scale
 from minilumiere.dataset.captions import COLOURS, format_caption, parse_caption
 from minilumiere.dataset.chance import pick, uniform
-from minilumiere.dataset.glyphs import bitmaps
+from minilumiere.dataset.glyphs import drawings, trim
 from minilumiere.dataset.paths import CANVAS, random_paths
 from minilumiere.dataset.styles import styled
 from minilumiere.dataset.subjects import Subjects, fill_in, random_subjects, subjects_of
+from minilumiere.torch_state import pinned
 from minilumiere.validate import check_number
 
 DIGIT_HEIGHT = 14.0  # units
-CHUNK = {"cpu": 256, "cuda": 4096}  # frames drawn at once, for memory
+GRID = 2**14  # places a pixel at which a digit can be: all that is made of them then has no rounding error, up to 512 pixels
+CHUNK = {"cpu": 64, "cuda": 4096}  # frames drawn at once: of a CPU's cache, of a GPU's memory
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Batch:
     objects: list[list[ObjectTruth]]
 
 
+@pinned()
 def sample_batch(
     n: int,
     scale: str = "tiny",
@@ -86,8 +89,7 @@ def sample_batch(
     preset = get_scale(scale)
     size = preset.size if size is None else check_number(size, "size", 8, preset.output_size, int)
     frames = preset.frames if frames is None else check_number(frames, "frames", 1, 10_000, int)
-    check_number(n, "n", 1, 10**6, int)
-    check_number(seed, "seed", 0, 2**60, int)
+    n, seed = check_number(n, "n", 1, 10**6, int), check_number(seed, "seed", 0, 2**60, int)
     if captions is not None and (not isinstance(captions, list | tuple) or len(captions) != n):
         raise ValueError(f"captions must be a list of n = {n} captions, got {captions!r}")
     if split not in ("train", "test"):
@@ -123,8 +125,11 @@ def draw_scenes(
     if still:
         frame = pick(uniform((n,), generator, device), frames)
         centres = centres.gather(2, frame[:, None, None, None].expand(-1, 2, 1, 2))
-    ink, glyph_digit = bitmaps(glyphs, split, draw_size * DIGIT_HEIGHT / CANVAS, str(device))
+    height = draw_size * DIGIT_HEIGHT / CANVAS
+    ink, glyph_digit = drawings(glyphs, split, height, str(device))
     ink = ink[random_glyphs(glyph_digit, known.digit, generator)]  # n 2 p p
+    if glyphs == "strokes" and not style:  # else the margin is painted on
+        ink = trim(ink, height).contiguous()
     video = render(ink, centres * draw_size / CANVAS, known, draw_size, size, style)
     return video, Truth(known, centres * size / CANVAS)
 
@@ -149,45 +154,61 @@ def render(
         frame = paint₁ colour₁ + (1 − cover₁) paint₂ colour₂        of plain digits cover and paint are the ink
 
     The area average of one object alone is linear in its ink, so it is placed in the small frame directly. What a second
-    object loses behind the first is a product, and has to be drawn large.
+    object loses behind the first is a product: it is drawn large, on a window around that object, which is then placed.
     """
     n, _, frames, _ = centres.shape
     factor, device = draw_size // size, ink.device
     cover, paint = (
         (ink, ink) if not style else (x.unflatten(0, (n, 2)) for x in styled(ink.flatten(0, 1), style, draw_size / CANVAS))
     )
-    colour = _palette(str(device))[subjects.colour]  # n 2 3
-    parts = []
-    for chunk in torch.arange(n * frames).split(CHUNK[device.type]):
-        scene, frame = chunk // frames, chunk % frames
-        behind = subjects.two[scene].nonzero()[:, 0].to(device)  # on the host, so that it need not wait
-        scene, frame = scene.to(device), frame.to(device)
-        where = centres[scene, :, frame]  # m 2 2
-        picture = _placed(paint[scene, 0], where[:, 0], draw_size, factor)[:, None] * colour[scene, 0, :, None, None]
-        if len(behind):
-            back, mine = scene[behind], where[behind]
-            hidden = _placed(cover[back, 0], mine[:, 0], draw_size, 1)
-            seen = avg_pool2d(_placed(paint[back, 1], mine[:, 1], draw_size, 1) * (1 - hidden), factor)  # k h w
-            picture.index_add_(0, behind, seen[:, None] * colour[back, 1, :, None, None])
-        parts.append(picture)
-    return torch.cat(parts).unflatten(0, (n, frames))
+    colour = _palette(str(device))[subjects.colour][..., None, None]  # n 2 3 1 1
+    centres = (centres * GRID).round() / GRID
+    side, video = paint.shape[-1], ink.new_empty(n, frames, 3, size, size)
+    for scenes in torch.arange(n).split(max(1, CHUNK[device.type] // frames)):
+        here = slice(int(scenes[0]), int(scenes[-1]) + 1)
+        picture = place(paint[here, 0], centres[here, 0], draw_size, factor)  # m t h w
+        torch.mul(picture[:, :, None], colour[here, None, 0], out=video[here])
+        two = scenes[subjects.two[here]].to(device)  # found on the host, so that it need not wait
+        if len(two):
+            first, second = centres[two].unbind(1)  # k t 2
+            corner = (second - side / 2).floor()  # of a window of one pixel more than the patch
+            seen = nudge(paint[two, 1], second - side / 2 - corner)  # k t side+1 side+1
+            seen *= 1 - place(cover[two, 0], first - corner, side + 1)
+            middle = (corner + (side + 1) / 2).flatten(0, 1)[:, None]
+            seen = place(seen.flatten(0, 1), middle, draw_size, factor).view(len(two), frames, 1, size, size)
+            video.index_add_(0, two, seen * colour[two, None, 1])
+    return video.clamp_(0, 1)  # the weights of a mean may add up to a little more than 1
 
 
-def place(ink: Float[Tensor, "m p p"], centres: Float[Tensor, "m t 2"], size: int) -> Float[Tensor, "m t h w"]:
-    """Put patches of ink on canvases of `size` pixels, bilinearly at sub-pixel centres: two matrix products."""
-    frames = centres.shape[1]
-    return _placed(ink.repeat_interleave(frames, 0), centres.flatten(0, 1), size, 1).unflatten(0, (-1, frames))
+def place(ink: Float[Tensor, "m p p"], centres: Float[Tensor, "m t 2"], size: int, factor: int = 1) -> Float[Tensor, "m t h w"]:
+    """Put patches of ink on canvases of `size` pixels, bilinearly at sub-pixel centres; then the mean of `factor`² pixels.
+
+    Two matrix products: of rows and of columns.
+    """
+    down, across = (_shares(centres[..., axis], ink.shape[-1], size, factor) for axis in (1, 0))  # m t h p, m t w p
+    placed = (down.flatten(1, 2) @ ink).unflatten(1, down.shape[1:3]) @ across.mT
+    return placed if factor == 1 else placed / factor**2
 
 
-def _placed(ink: Float[Tensor, "m p p"], centres: Float[Tensor, "m 2"], size: int, factor: int) -> Float[Tensor, "m h w"]:
-    """`place`, for one centre a patch; then the mean over squares of `factor` pixels."""
-    side = ink.shape[-1]
-    canvas = torch.arange(size, device=ink.device) + 0.5
-    patch = torch.arange(side, device=ink.device) + 0.5 - side / 2
-    tent = (1 - (canvas[:, None] - patch - centres[..., None, None]).abs()).clamp(min=0)  # m 2 size p
-    if factor > 1:
-        tent = tent.unflatten(2, (-1, factor)).mean(3)
-    return tent[:, 1] @ ink @ tent[:, 0].mT
+def nudge(ink: Float[Tensor, "m p p"], shift: Float[Tensor, "m t 2"]) -> Float[Tensor, "m t p+1 p+1"]:
+    """`place`, on a canvas that is one pixel larger and by shifts within [0, 1] only, which is quicker."""
+    x, y = shift[..., None, None].unbind(2)  # m t 1 1
+    rows = pad(ink, (1, 1, 1, 1))[:, None]
+    rows = rows[:, :, 1:].lerp(rows[:, :, :-1], y)
+    return rows[..., 1:].lerp(rows[..., :-1], x)
+
+
+def _shares(centre: Float[Tensor, "m t"], side: int, size: int, factor: int) -> Float[Tensor, "m t size/factor side"]:
+    """How much of each of the `side` pixels of a patch lies on each `factor` pixels of a canvas, along one axis.
+
+        edges of the canvas   0    1    2    3    4        a pixel of the patch, from 1.3 to 2.3
+        of it, before these   0    0   0.7   1    1        on the pixels between:  0  0.7  0.3  0
+
+    Without rounding error where the centres are on the `GRID`.
+    """
+    start = centre[..., None] + torch.arange(side, device=centre.device) - side / 2  # m t side
+    edge = torch.arange(0, size + 1, factor, device=centre.device, dtype=centre.dtype)
+    return (edge[:, None] - start[..., None, :]).clamp_(0, 1).diff(dim=-2)
 
 
 @cache

@@ -62,7 +62,7 @@ def subjects_of(asked: Sequence[tuple[Subject, ...]], device="cpu") -> Subjects:
                 list(COLOURS).index(subject.colour),
                 subject.digit,
                 MOTIONS.index(subject.motion) if subject.motion else OPEN,
-                PLAIN if subject.motion == MOTIONS[STILL] else SPEEDS.index(subject.speed),
+                SPEEDS.index(subject.speed),
             )
             for subject in scene
         ]
@@ -108,12 +108,13 @@ def random_subjects(
 
 
 def fill_in(subjects: Subjects, generator: torch.Generator) -> Subjects:
-    """Draw what captions leave open: any motion; of an object with a speed, any but standing still."""
+    """Draw what captions leave open: any motion; of an object with a speed, any but standing still, which has none."""
     device = subjects.motion.device
     share = uniform(tuple(subjects.motion.shape), generator, device)
     moving = 1 + pick(share, len(MOTIONS) - 1)  # `STILL` is the first
     drawn = torch.where(subjects.speed == PLAIN, pick(share, len(MOTIONS)), moving)
-    return replace(subjects, motion=torch.where(subjects.motion == OPEN, drawn, subjects.motion))
+    motion = torch.where(subjects.motion == OPEN, drawn, subjects.motion)
+    return replace(subjects, motion=motion, speed=torch.where(motion == STILL, PLAIN, subjects.speed))
 
 
 @cache

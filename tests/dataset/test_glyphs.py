@@ -13,13 +13,17 @@ from minilumiere.dataset import glyphs
 from minilumiere.dataset.glyphs import (
     SEGMENTS,
     SKELETONS,
+    DrawnWhenAsked,
+    Glyphs,
     bitmaps,
+    drawings,
     load_bank,
     make_glyphs,
     parse_skeleton,
     patch_size,
     save_bank,
     spline_matrix,
+    trim,
 )
 
 SOME = torch.arange(0, 1000, 12)  # of the 1000 test glyphs, all ten digits
@@ -81,7 +85,7 @@ def test_drawn_digits_have_the_height_asked_for_and_keep_off_the_border(height):
 
 def test_strokes_are_as_thick_as_they_say():
     """The ink of a straight stroke: a 1 drawn large has the area of its skeleton thickened by the half width."""
-    one = glyphs.Glyphs(torch.tensor([[[0.0, -0.4, 0.0, 0.4]]]), torch.tensor([0.08]), torch.tensor([1]))
+    one = Glyphs(torch.tensor([[[0.0, -0.4, 0.0, 0.4]]]), torch.tensor([0.08]), torch.tensor([1]))
     height = 100.0
     area = 0.8 * 0.16 + torch.pi * 0.08**2  # a rectangle with round ends
     assert one.draw(height).sum() == pytest.approx(area * height**2, rel=0.01)
@@ -103,9 +107,62 @@ def test_a_drawing_twice_as_large_averages_to_the_drawing(height):
     torch.testing.assert_close(large.sum((1, 2)), small.sum((1, 2)), rtol=0.04, atol=0)
 
 
-def test_glyphs_asked_for_by_index_are_those_glyphs():
-    made = make_glyphs(2, seed=0)
-    torch.testing.assert_close(made.draw(14, torch.tensor([7, 3])), made.draw(14)[[7, 3]])
+def test_the_ink_is_the_distance_to_the_nearest_segment_pixel_by_pixel():
+    """By other means: every pixel's distance to every segment, in double precision."""
+    made, height = make_glyphs(1, seed=3), 20.0
+    side = patch_size(height)
+    axis = (torch.arange(side, dtype=torch.float64) + 0.5 - side / 2) / height
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    pixel = torch.stack([x, y], dim=-1)[:, :, None]  # p p 1 2
+    for number, ink in enumerate(made.draw(height)):
+        start, end = made.segments[number].double().split(2, dim=-1)
+        along = end - start
+        share = ((pixel - start) * along).sum(-1) / along.square().sum(-1)
+        distance = (pixel - start - share.clamp(0, 1)[..., None] * along).norm(dim=-1).amin(-1)
+        expected = ((made.half_width[number] - distance) * height + 0.5).clamp(0, 1)
+        torch.testing.assert_close(ink.double(), expected, atol=1e-5, rtol=0)  # float32, times the height
+
+
+def test_a_glyph_has_the_same_bits_in_any_company():
+    """So that a training run that draws its glyphs in another order, having been resumed, is the same bit for bit."""
+    bank = load_bank("test")
+    every, few = bank.draw(56.0, SOME), torch.tensor([17, 3, 60])
+    assert torch.equal(bank.draw(56.0, SOME[few]), every[few])
+    assert torch.equal(bank.draw(56.0, SOME[3:4])[0], every[3])
+
+
+def test_a_cpu_draws_the_glyphs_that_are_asked_for_and_no_others():
+    class Watched(Glyphs):
+        def draw(self, height, indices=None):
+            asked.append(indices.tolist())
+            return super().draw(height, indices)
+
+    bank, asked = load_bank("test"), []
+    ink = DrawnWhenAsked(Watched(bank.segments, bank.half_width, bank.digit), 14.0)
+    numbers = torch.tensor([[5, 9], [5, 200]])
+    assert torch.equal(ink[numbers], bank.draw(14.0, numbers.flatten()).unflatten(0, (2, 2)))
+    assert torch.equal(ink[torch.tensor([9, 7])], bank.draw(14.0, torch.tensor([9, 7])))
+    assert torch.equal(ink[numbers], bank.draw(14.0, numbers.flatten()).unflatten(0, (2, 2)))
+    assert asked == [[5, 9, 200], [7]], "each once"
+
+
+def test_drawings_and_bitmaps_are_the_same_glyphs():
+    (ink, digit), (every, same) = drawings("strokes", "test", 5.0, "cpu"), bitmaps("strokes", "test", 5.0, "cpu")
+    assert torch.equal(ink[SOME], every[SOME]) and torch.equal(digit, same)
+    assert drawings("strokes", "test", 5.0, "cpu")[0] is ink, "what is drawn is kept"
+
+
+@pytest.mark.parametrize("height", [7.0, 14.0, 28.0, 56.0])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_no_ink_lies_on_the_margin_that_is_trimmed(split, height):
+    ink = load_bank(split).draw(height, torch.arange(0, 1000, 3))
+    inner = trim(ink, height)
+    margin = (ink.shape[-1] - inner.shape[-1]) // 2
+    assert inner.shape[-1] >= height + 1 and inner.shape[-1] + 2 * margin == ink.shape[-1]
+    outside = ink.clone()
+    trim(outside, height).zero_()  # a view
+    assert outside.max() == 0
+    assert height < 56 or margin >= 6, "it is worth it"
 
 
 @pytest.mark.parametrize("digit", range(10))
@@ -163,8 +220,7 @@ def test_unknown_glyphs_are_refused_with_the_choices():
 
 def test_bitmaps_are_the_bank_drawn():
     ink, digit = bitmaps("strokes", "test", 4.0, "cpu")
-    torch.testing.assert_close(ink, load_bank("test").draw(4.0))
-    assert torch.equal(digit, load_bank("test").digit)
+    assert torch.equal(ink, load_bank("test").draw(4.0)) and torch.equal(digit, load_bank("test").digit)
 
 
 # MNIST, through torchvision: optional.
@@ -173,9 +229,11 @@ def test_bitmaps_are_the_bank_drawn():
 @pytest.fixture
 def no_cache():
     """Bitmaps made from a test's own files must not outlive the test."""
-    bitmaps.cache_clear()
+    for cached in (bitmaps, drawings):
+        cached.cache_clear()
     yield
-    bitmaps.cache_clear()
+    for cached in (bitmaps, drawings):
+        cached.cache_clear()
 
 
 @pytest.fixture
