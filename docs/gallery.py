@@ -7,23 +7,20 @@ import torch
 import minilumiere as ml
 
 HERE = Path(__file__).parent / "gallery"
-CAPTION = "a red 3 moving right"
 
 
 def main() -> None:
     pipe = ml.load("tiny")
-    real = ml.sample_batch(1, captions=["a green 5 circling clockwise"], seed=4, size=pipe.scale.output_size, frames=32).video[
-        0
-    ]
-    size = pipe.scale.output_size
+    circling, size = "a green 5 circling clockwise", pipe.scale.output_size
+    real = ml.sample_batch(1, captions=[circling], seed=4, size=size, frames=32).video[0]
     mask, region = torch.ones(1, 1, size, size), torch.ones(1, size, size)
     mask[..., size // 2 :] = 0  # the right half is missing
     region[..., : size // 8] = 0
     clips = {
-        "text": pipe.generate(CAPTION, seed=0, frames=80),
+        "text": pipe.generate("a red 3 moving right", seed=0, frames=80),
         "two": pipe.generate("a yellow 7 moving up and a blue 2 moving left", seed=3, frames=32),
-        "image": pipe.image_to_video(real[0], "a green 5 circling clockwise", seed=0, frames=32),
-        "inpainting": pipe.inpaint(real, mask, "a green 5 circling clockwise", seed=0),
+        "image": pipe.image_to_video(real[0], circling, seed=0, frames=32),
+        "inpainting": pipe.inpaint(real, mask, circling, seed=0),
         "cinemagraph": pipe.cinemagraph(real[0], region, "a green 5 moving down", seed=0, frames=32),
         "outline": pipe.stylize("a cyan 8 moving left", style="outline", seed=1, frames=32),
         "dotted": pipe.stylize("a purple 0 circling anticlockwise", style="dotted", seed=1, frames=32),
