@@ -2,7 +2,7 @@
 
 from minilumiere.viz.clips import filmstrip, show_video, space_time_slice
 from minilumiere.viz.explorer import feature_explorer
-from minilumiere.viz.features import record_features
+from minilumiere.viz.features import patch_features, record_features
 from minilumiere.viz.files import save_video
 
-__all__ = ["feature_explorer", "filmstrip", "record_features", "save_video", "show_video", "space_time_slice"]
+__all__ = ["feature_explorer", "filmstrip", "patch_features", "record_features", "save_video", "show_video", "space_time_slice"]

@@ -17,7 +17,7 @@ v in pixels. Recording is observation only: forward hooks, which are gone when t
 for it. Used in notebook 10.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
@@ -92,6 +92,41 @@ def record_features(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "b c t
         for name, layer in named_layers(model).items():
             hooks.enter_context(layer.register_forward_hook(partial(keep, name)))
         yield features
+
+
+@contextmanager
+def patch_features(
+    model: nn.Module, values: Mapping[str, Tensor | Callable[[Float[Tensor, "b c t h w"]], Tensor]]
+) -> Iterator[None]:
+    """Within it, the outputs of some layers of a `UNet` or `STUNet` are replaced: {layer: value (b, c, t, h, w)}.
+
+    A value may be a function from the layer's own output to what takes its place, so that a frame or a region can be replaced:
+    `lambda own: torch.cat([other[:, :, :1], own[:, :, 1:]], dim=2)`. Of the layers, see above. Causal tracing of language
+    models does the same (Meng et al. 2022, "activation patching"). Raises `ValueError` for a layer that there is not, and for
+    a value of another shape when the model is called; `TypeError` for another model.
+    """
+    layers = named_layers(model)
+    if unknown := sorted(set(values) - set(layers)):
+        raise ValueError(f"there is no layer {unknown[0]!r}: choose among {', '.join(layers)}")
+    batch = 0
+
+    def begin(module: nn.Module, args: tuple, options: dict) -> None:
+        nonlocal batch
+        batch = len(args[0] if args else options["noisy"])
+
+    def replace(name: str, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        own = output if output.dim() == 5 else rearrange(output, "(b t) c h w -> b c t h w", b=batch)
+        value = values[name](own) if callable(values[name]) else values[name]
+        if value.shape != own.shape:
+            raise ValueError(f"layer {name} gives {tuple(own.shape)}; the value in its place has shape {tuple(value.shape)}")
+        value = value.to(output)
+        return value if output.dim() == 5 else rearrange(value, "b c t h w -> (b t) c h w")
+
+    with ExitStack() as hooks:
+        hooks.enter_context(model.register_forward_pre_hook(begin, with_kwargs=True))
+        for name in values:
+            hooks.enter_context(layers[name].register_forward_hook(partial(replace, name)))
+        yield
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from torch import nn
 
 from minilumiere.config import SCALES
 from minilumiere.model import STUNet, UNet, tokenise
-from minilumiere.viz import record_features
+from minilumiere.viz import patch_features, record_features
 from minilumiere.viz.features import is_added, named_layers, record_temporal_attention
 
 CAPTIONS = ["a red 3 moving right", "a blue 7 circling clockwise quickly and a white 1"]
@@ -140,7 +140,7 @@ def test_super_resolution_halves_no_time():
         ssr(torch.randn(1, 6, 9, 16, 16), torch.zeros(1, 2), tokenise(CAPTIONS[:1]))
     assert all(feature.shape[2] == 9 for feature in features.values())
     assert "up.0.double-time" not in features and "middle.1.image-attention" not in features
-    assert maps["middle.1.time-attention"].shape == (1, config.heads, 9, 9, 2, 2)
+    assert maps["middle.1.time-attention"].shape == (1, config.heads, 9, 9, 1, 1)
 
 
 def test_attention_maps_are_the_weights_of_the_block(small_unet, perturb):
@@ -171,3 +171,69 @@ def test_another_model_is_an_error(other):
         with pytest.raises(TypeError, match="UNet or a STUNet"), record(other):
             pass
     assert count_hooks(other) == 0
+
+
+# Patching.
+
+
+@pytest.fixture
+def others():
+    """Another two captions for the same noisy clips."""
+    return tokenise(["a red 3 moving left", "a green 4"])
+
+
+def test_patching_with_its_own_features_changes_nothing(stunet, inputs):
+    with torch.no_grad(), record_features(stunet) as features:
+        before = stunet(*inputs)
+    with torch.no_grad(), patch_features(stunet, dict(features)):
+        torch.testing.assert_close(stunet(*inputs), before)
+    assert count_hooks(stunet) == 0
+
+
+@pytest.mark.parametrize(
+    "layers", [["output"], ["head"], ["down.0.space-time", "down.1.space-time", "up.1.double-time", "up.0.space-time"]]
+)
+def test_patching_all_that_leads_to_the_output_gives_the_other_output(stunet, inputs, others, layers):
+    noisy, log_snr, tokens = inputs
+    with torch.no_grad(), record_features(stunet) as features:
+        other = stunet(noisy, log_snr, others)
+    with torch.no_grad(), patch_features(stunet, {layer: features[layer] for layer in layers}):
+        torch.testing.assert_close(stunet(noisy, log_snr, tokens), other)
+
+
+def test_a_function_patches_a_part(stunet, inputs, others):
+    noisy, log_snr, tokens = inputs
+    with torch.no_grad(), record_features(stunet) as features:
+        other, own = stunet(noisy, log_snr, others), stunet(noisy, log_snr, tokens)
+
+    def first_frame(output):
+        return torch.cat([other[:, :, :1], output[:, :, 1:]], dim=2)
+
+    with torch.no_grad(), patch_features(stunet, {"output": first_frame}):
+        patched = stunet(noisy, log_snr, tokens)
+    assert torch.equal(patched[:, :, 0], other[:, :, 0]) and torch.equal(patched[:, :, 1:], own[:, :, 1:])
+    assert "output" in features
+
+
+def test_patching_a_layer_that_matters_changes_the_output(stunet, inputs, others):
+    noisy, log_snr, tokens = inputs
+    with torch.no_grad(), record_features(stunet) as features:
+        stunet(noisy, log_snr, others)
+        value = features["middle.0.time-attention"]
+        own = stunet(noisy, log_snr, tokens)
+    with torch.no_grad(), patch_features(stunet, {"middle.0.time-attention": value}):
+        assert not torch.equal(stunet(noisy, log_snr, tokens), own)
+
+
+def test_bad_patches_are_refused(stunet, inputs):
+    with (
+        pytest.raises(ValueError, match="no layer 'down.7.image'.*stem"),
+        patch_features(stunet, {"down.7.image": torch.zeros(1)}),
+    ):
+        pass
+    wrong = patch_features(stunet, {"stem": torch.zeros(2, 8, 8, 4, 4)})
+    with pytest.raises(ValueError, match=r"stem gives \(2, 8, 8, 8, 8\)"), wrong:
+        stunet(*inputs)
+    assert count_hooks(stunet) == 0
+    with pytest.raises(TypeError, match="UNet"), patch_features(nn.Linear(1, 1), {}):
+        pass
