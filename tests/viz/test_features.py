@@ -227,7 +227,7 @@ def test_patching_a_layer_that_matters_changes_the_output(stunet, inputs, others
 
 def test_bad_patches_are_refused(stunet, inputs):
     with (
-        pytest.raises(ValueError, match="no layer 'down.7.image'.*stem"),
+        pytest.raises(ValueError, match=r"no layer 'down\.7\.image'.*stem"),
         patch_features(stunet, {"down.7.image": torch.zeros(1)}),
     ):
         pass
