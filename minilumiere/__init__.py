@@ -18,7 +18,9 @@ inside the models it is `b c t h w` in [-1, 1]. The diffusion time is `time`; `t
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+from minilumiere.config import VERSION
+
+__version__ = VERSION
 _HOME = {  # public name: the module that has it, imported at first use, so that `import minilumiere` takes no time
     "UNSEEN_PAIRS": "dataset",
     "assess": "evaluation",

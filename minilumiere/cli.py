@@ -1,15 +1,20 @@
 """The command line: `minilumiere generate | train | evaluate | info`, each with `--help`.
 
-Exit code 0 on success, 2 with one clear line on bad input. What a command needs is imported when it runs: `--help` waits
-for no torch.
+Exit code 0 on success, 2 with one clear line on bad input, 130 after Ctrl-C, 141 where nobody reads what is printed. All that
+can be checked before long work is. What a command needs is imported when it runs: `--help` waits for no torch.
 """
 
 import argparse
+import os
+import signal
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 
-from minilumiere.config import SCALES, STAGES, STYLES, get_scale
+from minilumiere.config import SCALES, STAGES, STYLES, VERSION, get_scale, smoking
+
+NOBODY_READS = 141  # 128 + SIGPIPE, as other programs end
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,6 +26,7 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> Parser:
     parser = Parser("minilumiere", description="Text to video of moving digits, after Lumiere.")
+    parser.add_argument("--version", action="version", version=f"minilumiere {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
 
     def command(name: str, run, help: str) -> Parser:
@@ -45,11 +51,9 @@ def build_parser() -> Parser:
 
     train = command("train", run_train, "Train one stage, or all of them, resuming where it was left.")
     train.add_argument("stage", metavar="STAGE", choices=("all", *STAGES), help=f"all, or one of {', '.join(STAGES)}")
-    train.add_argument("--steps", type=int, default=0, help="default: the stage's")
-    train.add_argument(
-        "--minutes", type=float, default=0, help="instead of steps: as many as take so long, of all stages together"
-    )
-    train.add_argument("--batch", type=int, default=0, help="default: the stage's")
+    train.add_argument("--steps", type=int, help="default: the stage's; more than a run began with extend it")
+    train.add_argument("--minutes", type=float, help="instead of steps: as many as take so long, of all stages together")
+    train.add_argument("--batch", type=int, help="default: the stage's")
     train.add_argument("--from-shipped", action="store_true", help="go on from the shipped weights, not from fresh ones")
     # Not --run: torchrun would take it for an abbreviation of its own --run-path.
     train.add_argument("--folder", dest="run", help="of checkpoint and log; default: runs/SCALE-STAGE (of all: runs)")
@@ -71,16 +75,17 @@ def build_parser() -> Parser:
 
 def run_generate(options: argparse.Namespace) -> None:
     from minilumiere.pipeline import load
-    from minilumiere.viz.files import check_format, save_video
+    from minilumiere.viz.files import check_output, save_video
 
-    check_format(options.output)
+    check_output(options.output, get_scale(options.scale).fps, options.zoom)
     if options.alpha is not None and options.style is None:
         raise ValueError("--alpha needs a --style")
     pipe = load(options.scale, options.device)
     if options.style is not None:
         pipe = pipe.in_style(options.style, options.alpha)
+    announce_smoke()
     begun = time.perf_counter()
-    make = partial(pipe.image_to_video, options.image) if options.image else pipe.generate
+    make = pipe.generate if options.image is None else partial(pipe.image_to_video, options.image)
     video = make(
         options.caption,
         options.seed,
@@ -99,7 +104,8 @@ def run_generate(options: argparse.Namespace) -> None:
 def run_train(options: argparse.Namespace) -> None:
     from minilumiere.training.loop import TrainOptions, train
     from minilumiere.training.plan import train_all
-    from minilumiere.weights.shipped import ship
+    from minilumiere.weights.checkpoint import check_writable
+    from minilumiere.weights.shipped import ship, weights_path
 
     keys = (
         "stage",
@@ -114,17 +120,33 @@ def run_train(options: argparse.Namespace) -> None:
         "save_minutes",
         "stop_minutes",
     )
-    settings = TrainOptions(**{key: getattr(options, key) for key in keys})
-    if options.stage == "all":
-        if not options.ship:
-            raise ValueError("train all needs --ship: every stage is built on the shipped weights of those before it")
-        for line in train_all(settings):
-            print(line, flush=True)
-        return
-    finished = train(settings)
-    print(f"{settings.folder}: {'finished' if finished else 'stopped; the same command resumes it'}")
-    if options.ship and finished:
-        print(f"shipped as {ship(settings.folder, options.stage, get_scale(options.scale))}")
+    for name in ("steps", "minutes", "batch"):  # in `TrainOptions` 0 is the stage's own; here that is said by leaving it out
+        if (given := getattr(options, name)) is None:
+            setattr(options, name, 0)
+        elif given == 0:
+            raise ValueError(f"--{name} must be more than 0, got {given}: leave it out for the stage's own")
+    settings, scale = TrainOptions(**{key: getattr(options, key) for key in keys}), get_scale(options.scale)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, one prints and ships
+    if options.ship:
+        check_writable(weights_path("t2i", scale))
+    try:
+        if options.stage == "all":
+            if not options.ship:
+                raise ValueError("train all needs --ship: every stage is built on the shipped weights of those before it")
+            announce_smoke()
+            for line in train_all(settings):
+                print(line if first else "", end="\n" if first else "", flush=True)
+            return
+        settings.checked()
+        announce_smoke()
+        finished = train(settings)
+    except KeyboardInterrupt as stop:  # before its first step, too: there was nothing to save
+        stop.args = (f"{settings.folder}: stopped; the same command resumes it",)
+        raise
+    if first:
+        print(f"{settings.folder}: {'finished' if finished else 'stopped; the same command resumes it'}")
+        if options.ship and finished:
+            print(f"shipped as {ship(settings.folder, options.stage, scale)}")
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
@@ -135,11 +157,17 @@ def run_evaluate(options: argparse.Namespace) -> None:
     from minilumiere.validate import check_number
 
     check_number(options.samples, "samples", 1, 100_000, int)
+    if options.frames is not None:
+        check_number(options.frames, "frames", 1, 10_000, int)
     if (options.frames is not None or options.no_super_resolution) and (options.tasks or options.styles):
         raise ValueError("--frames and --no-super-resolution go with neither --tasks nor --styles")
     plain = partial(evaluate, frames=options.frames, large=not options.no_super_resolution)
     measure = evaluate_styles if options.styles else evaluate_tasks if options.tasks else plain
-    print(measure(load(options.scale, options.device), options.samples, options.seed))
+    pipe = load(options.scale, options.device)
+    if options.frames is not None:
+        pipe.base.check_frames(options.frames)
+    announce_smoke()
+    print(measure(pipe, options.samples, options.seed))
 
 
 def run_info(options: argparse.Namespace) -> None:
@@ -159,15 +187,59 @@ def run_info(options: argparse.Namespace) -> None:
         print(f"  {name:<24}{kib:>6}{entry['step']:>8}{entry['minutes']:>9.1f}{entry['loss']:>9.4f}  {entry['device']}")
 
 
+def announce_smoke() -> None:
+    """Say so where few steps are taken instead of those asked for."""
+    if smoking() and os.environ.get("RANK", "0") == "0":
+        print("minilumiere: MINILUMIERE_SMOKE is on: 4 steps at most, for tests; what comes of it is poor", file=sys.stderr)
+
+
+def open_streams() -> None:
+    """Open what was closed (`2>&-`), lest a file take its place; print what the terminal's encoding lacks as escapes."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (to the end of the process)
+        with suppress(AttributeError, ValueError):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def flush() -> OSError | None:
+    """Let what was printed reach its reader. Returns the error where it cannot, and is silent from then on."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line. Returns the exit code."""
-    options = build_parser().parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: threads that spin slow down a busy machine tenfold
+    open_streams()
+    code, message = 0, ""
     try:
+        options = build_parser().parse_args(arguments)
+        if not 0 <= options.seed <= 2**60:
+            raise ValueError(f"--seed must be from 0 to {2**60}, got {options.seed}")
         options.action(options)
-    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError) as error:
-        print(f"minilumiere: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    except SystemExit:  # of the parser, which has printed what there is to say
+        flush()
+        raise
+    except BrokenPipeError:
+        code = NOBODY_READS
+    except KeyboardInterrupt as stop:
+        code, message = 128 + getattr(stop, "signal", signal.SIGINT), str(stop) or "interrupted, nothing was saved"
+    except (ValueError, TypeError, OSError, ArithmeticError, RuntimeError, ImportError, MemoryError) as error:
+        code, message = 2, " ".join(str(error).split()) or type(error).__name__
+    if (unread := flush()) is not None and code == 0:
+        code, message = (NOBODY_READS, "") if isinstance(unread, BrokenPipeError) else (2, f"could not print: {unread}")
+    if message:  # now that the error, and the progress bars that it held on to, are gone
+        print(f"minilumiere: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 _HERE = Path(__file__).parent
 DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parent / "data"  # in an installed wheel; in a checkout
 
+VERSION = "0.1.0"
 STYLES = ("outline", "dotted", "neon")
 # Of training, in an order in which they can be trained.
 STAGES = ("judge", "t2i", "base", "conditioned", "ssr-image", "ssr", *(f"style-{style}" for style in STYLES))

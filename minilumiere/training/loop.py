@@ -159,7 +159,7 @@ def run(
 
     network = model
     if world > 1:
-        network = DistributedDataParallel(network, broadcast_buffers=False)
+        network = DistributedDataParallel(network)
     launch = launcher(stage, network, trainable, optimiser, world)
     running, looked = torch.zeros((), device=device), step  # the loss since the step of the last look
     begun = saved = time.monotonic()
