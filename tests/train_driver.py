@@ -28,7 +28,17 @@ from minilumiere.weights.checkpoint import read_checkpoint, write_checkpoint
 
 _NET = UNetConfig(channels=(8, 16), attention=(False, True), heads=2, embedding=16, text_width=8, text_layers=1)
 _SSR = replace(_NET, in_channels=6, noise_levels=2, attention=(False, False))
-SMALL = replace(SCALES["tiny"], frames=4, size=16, window=3, halvings=1, t2i=_NET, ssr=_SSR, judge=JudgeConfig(channels=(4, 8)))
+SMALL = replace(
+    SCALES["tiny"],
+    frames=4,
+    lengths=(4, 8),
+    size=16,
+    window=3,
+    halvings=1,
+    t2i=_NET,
+    ssr=_SSR,
+    judge=JudgeConfig(channels=(4, 8)),
+)
 REGISTERED = dict(stages.RECIPES)
 
 
