@@ -6,7 +6,8 @@ from IPython.display import display
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from minilumiere.viz.clips import encode_video
+from minilumiere.viz.clips import PALETTE
+from minilumiere.viz.files import encode_video
 
 ORANGE, BLUE, GREEN = "#E69F00", "#0072B2", "#009E73"  # told apart by colour-blind readers too
 
@@ -23,12 +24,12 @@ def show_beside(clips: dict[str, Tensor], fps: float = 16, side: int = 128, show
         head = torch.tensor(list(label.getdata())).reshape(1, 1, strip, side).expand(len(large), 3, -1, -1) / 255
         columns += [torch.cat([head, large], dim=2), torch.ones(len(large), 3, strip + side, gap)]
     video = torch.cat(columns[:-1], dim=3)
-    display(Inline(data=encode_video(video, "PNG", fps), format="png", width=int(shown * video.shape[3])))
+    display(Inline(data=encode_video(video, "PNG", fps, 1, PALETTE), format="png", width=int(shown * video.shape[3])))
 
 
 def show_slice(axis, video: Tensor, title: str = "") -> None:
     """The x–t slice of a clip (t, 3, h, w): the brightest pixel of each column, one row a frame."""
-    axis.imshow(video.amax(dim=2).mT, aspect="auto", interpolation="nearest")
+    axis.imshow(video.amax(dim=2).mT.clamp(0, 1), aspect="auto", interpolation="nearest")
     axis.set(xlabel="x →", ylabel="← t", title=title)
     axis.yaxis.get_major_locator().set_params(integer=True)
     axis.xaxis.get_major_locator().set_params(integer=True)
