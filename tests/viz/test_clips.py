@@ -1,13 +1,13 @@
-"""Saving clips and drawing figures."""
+"""Drawing figures of clips, and showing clips in a notebook."""
 
-import errno
-import importlib.util
+import sys
+import warnings
 
 import matplotlib
-import matplotlib.pyplot as plt
+import nbformat
 import pytest
 import torch
-from PIL import Image
+from nbclient import NotebookClient
 
 import minilumiere as ml
 from minilumiere.viz import filmstrip, space_time_slice
@@ -21,63 +21,6 @@ def video():
     return ml.sample_batch(1, captions=["a red 3 moving right"], size=64, seed=0).video[0]
 
 
-@pytest.mark.parametrize("ending", ["gif", "png", "apng", "webp", "GIF"])
-def test_saved_clips_have_all_frames_at_their_size_and_speed(video, tmp_path, ending):
-    path = ml.save_video(video, tmp_path / f"out.{ending}", fps=16)
-    with Image.open(path) as image:
-        assert image.n_frames == 16 and image.size == (64, 64)
-        image.seek(5)
-        shown = torch.tensor(
-            list(
-                image.convert("RGB").get_flattened_data()
-                if hasattr(image, "get_flattened_data")
-                else image.convert("RGB").getdata()
-            )
-        )
-        assert 50 <= image.info["duration"] <= 70  # milliseconds; 16 frames a second are 62.5, GIF counts in tens
-    difference = (shown.reshape(64, 64, 3).permute(2, 0, 1) / 255 - video[5]).abs()
-    assert difference.mean() < 0.02 and difference.max() < 0.4
-
-
-def test_zoom_repeats_pixels(video, tmp_path):
-    with Image.open(ml.save_video(video, tmp_path / "out.gif", zoom=3)) as image:
-        assert image.size == (192, 192)
-
-
-@pytest.mark.parametrize("zoom", [0, -1, 65, 1.5, "4"])
-def test_a_bad_zoom_names_the_range(video, tmp_path, zoom):
-    with pytest.raises((ValueError, TypeError), match=r"zoom must be .*from 1 to 64"):
-        ml.save_video(video, tmp_path / "out.gif", zoom=zoom)
-    assert not list(tmp_path.iterdir())
-
-
-def test_mp4_works_with_the_extra_and_is_a_clear_error_without(video, tmp_path):
-    if importlib.util.find_spec("imageio_ffmpeg"):
-        assert ml.save_video(video, tmp_path / "out.mp4").stat().st_size > 500
-    else:
-        with pytest.raises(ValueError, match=r"minilumiere\[video\]"):
-            ml.save_video(video, tmp_path / "out.mp4")
-        assert not list(tmp_path.iterdir())
-
-
-def test_unknown_ending(video, tmp_path):
-    with pytest.raises(ValueError, match=r"\.gif \.png"):
-        ml.save_video(video, tmp_path / "out.avi")
-
-
-def test_a_full_disk_leaves_the_old_file(video, tmp_path, monkeypatch):
-    path = ml.save_video(video, tmp_path / "out.gif")
-    before = path.read_bytes()
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="untouched"):
-        ml.save_video(1 - video, path)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
 @pytest.mark.parametrize("bad", [torch.zeros(3, 8, 8), torch.full((2, 3, 8, 8), 3.0), torch.full((2, 3, 8, 8), float("nan"))])
 def test_bad_videos(bad, tmp_path):
     for use in (lambda: ml.save_video(bad, tmp_path / "out.gif"), lambda: filmstrip(bad), lambda: space_time_slice(bad)):
@@ -85,11 +28,16 @@ def test_bad_videos(bad, tmp_path):
             use()
 
 
+@pytest.mark.parametrize("frames", [0, -1, 101, 2.5, "8", None, True])
+def test_a_bad_number_of_frames_names_the_range(video, frames):
+    with pytest.raises((ValueError, TypeError), match=r"frames must be .*from 1 to 100"):
+        filmstrip(video, frames=frames)
+
+
 def test_filmstrip_shows_first_and_last_frame(video):
     figure = filmstrip(video, frames=4)
     assert [axis.get_xlabel() for axis in figure.axes] == ["t = 0", "t = 5", "t = 10", "t = 15"]
     assert torch.allclose(torch.tensor(figure.axes[-1].images[0].get_array()), video[15].permute(1, 2, 0))
-    plt.close(figure)
 
 
 def test_space_time_slice_shows_the_motion(video):
@@ -100,10 +48,68 @@ def test_space_time_slice_shows_the_motion(video):
     assert place(x_t[8]) > place(x_t[0]) + 4
     assert (place(y_t.T[8]) - place(y_t.T[0])).abs() < 1
     assert figure.axes[0].get_xlabel() == "x →" and "t" in figure.axes[0].get_ylabel()
-    plt.close(figure)
     with pytest.raises(ValueError, match="row"):
         space_time_slice(video, row=64)
 
 
-def test_the_palette_keeps_a_clip_small(video):
-    assert len(encode_video(video, "PNG")) < 40_000
+def test_a_palette_keeps_a_clip_small(video):
+    assert len(encode_video(video, "PNG", colours=64)) < 20_000
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_figures_take_every_float_type_without_a_warning(video, dtype):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for draw in (filmstrip, space_time_slice):
+            draw(video.to(dtype).requires_grad_())._repr_png_()
+
+
+def test_figures_leave_pyplot_alone(video):
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+    mine = plt.figure()
+    for _ in range(3):
+        filmstrip(video), space_time_slice(video)
+    assert plt.get_fignums() == [mine.number] and plt.gcf() is mine
+    plt.close(mine)
+
+
+CELLS = {
+    "last line": ("filmstrip(video)", 1),
+    "last line, slices": ("space_time_slice(video)", 1),
+    "displayed": ("display(filmstrip(video))", 1),
+    "two": ("display(filmstrip(video))\nspace_time_slice(video)", 2),
+    "kept": ("kept = filmstrip(video)", 0),
+    "beside pyplot's own": ("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nfilmstrip(video)", 2),
+}
+
+
+def test_a_cell_shows_a_figure_once_with_and_without_pyplot():
+    """In a real kernel, first without pyplot, then with it."""
+    begin = "import torch, sys\nfrom minilumiere.viz import filmstrip, space_time_slice\nvideo = torch.rand(4, 3, 8, 8)"
+    without = "assert 'matplotlib.pyplot' not in sys.modules"
+    sources = [begin, *(source for source, _ in CELLS.values()), *(source for source, _ in list(CELLS.values())[:5])]
+    sources.insert(6, without)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    counts = []
+    for cell in notebook.cells:
+        data = [output["data"] for output in cell.outputs if output.output_type in ("display_data", "execute_result")]
+        counts.append(sum("image/png" in shown for shown in data))
+        assert not any(output.output_type == "stream" for output in cell.outputs)
+    expected = [count for _, count in CELLS.values()]
+    assert counts == [0, *expected[:5], 0, expected[5], *expected[:5]]
+
+
+def test_without_ipython_the_error_says_what_to_install(video, monkeypatch):
+    for name in ("IPython", "IPython.display"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"minilumiere\[notebooks\]"):
+        ml.show_video(video)
+
+
+@pytest.mark.parametrize("option", [{"fps": 0}, {"zoom": 0}, {"fps": "16"}])
+def test_bad_options_of_show_video(video, option):
+    with pytest.raises((ValueError, TypeError), match=next(iter(option))):
+        ml.show_video(video, **option)

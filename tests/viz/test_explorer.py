@@ -206,6 +206,22 @@ def test_bad_clips_captions_and_models(stunet, video, small_unet):
             record(other, video, CAPTION)
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"log_snrs": ()}, "log_snrs must be a list of at least one"),
+        ({"log_snrs": 3.0}, "log_snrs must be a list"),
+        ({"log_snrs": (0.0, float("nan"))}, "log_snrs must be from"),
+        ({"log_snrs": ("a",)}, "log_snrs must be a number"),
+        ({"seed": -1}, "seed must be from 0"),
+        ({"seed": 1.5}, "seed must be an integer"),
+    ],
+)
+def test_bad_options_name_what_is_wanted(stunet, video, option, says):
+    with pytest.raises((ValueError, TypeError), match=says):
+        feature_explorer(stunet, video, CAPTION, **option)
+
+
 def test_default_noise_levels_go_from_nearly_clean_to_nearly_noise():
     assert sorted(LOG_SNRS, reverse=True) == list(LOG_SNRS) and LOG_SNRS[0] > 4 and LOG_SNRS[-1] < -4
 
