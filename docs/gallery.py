@@ -1,10 +1,12 @@
-"""Make the README's gallery again: eight clips by the shipped weights, as animated WebP (lossless). `python docs/gallery.py`"""
+"""Make the README's gallery again: eight clips by the shipped weights, as animated WebP, small. `python docs/gallery.py`"""
 
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 import minilumiere as ml
+from minilumiere.viz.files import to_pixels
 
 HERE = Path(__file__).parent / "gallery"
 
@@ -27,7 +29,9 @@ def main() -> None:
         "neon": pipe.stylize("a white 4 moving up", style="neon", seed=1, frames=32),
     }
     for name, clip in clips.items():
-        ml.save_video(clip, HERE / f"{name}.webp", fps=pipe.scale.fps)
+        frames = [Image.fromarray(frame.numpy()) for frame in to_pixels(clip, 1)]
+        options = {"save_all": True, "append_images": frames[1:], "duration": round(1000 / pipe.scale.fps), "loop": 0}
+        frames[0].save(HERE / f"{name}.webp", quality=80, method=6, **options)
 
 
 if __name__ == "__main__":
