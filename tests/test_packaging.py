@@ -38,7 +38,7 @@ def test_lower_bounds_agree(name):
 
 def test_environment_installs_this_package_and_the_same_python():
     lines = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    assert {"pip": ["-e ."]} in lines
+    assert {"pip": ["-e .[notebooks,test]"]} in lines
     assert environment()["python"] == PROJECT["requires-python"]
 
 
