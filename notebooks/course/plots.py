@@ -10,14 +10,19 @@ from minilumiere.viz.clips import PALETTE
 from minilumiere.viz.files import encode_video
 
 ORANGE, BLUE, GREEN = "#E69F00", "#0072B2", "#009E73"  # told apart by colour-blind readers too
+NEARLY_BLACK = 0.08
 
 
 def show_beside(clips: dict[str, Tensor], fps: float = 16, side: int = 128, shown: float = 1.5) -> None:
-    """Clips (t, 3, h, w) in [0, 1] side by side, moving, each with its name above. `side` is a multiple of each h."""
+    """Clips (t, 3, h, w) in [0, 1] side by side, moving, each with its name above. `side` is a multiple of each h.
+
+    What is nearly black is shown as black: its many shades would take up the palette, and half of the bytes.
+    """
     gap, strip = 6, 16
     columns = []
     for name, clip in clips.items():
-        large = clip.detach().cpu().clamp(0, 1).repeat_interleave(side // clip.shape[2], 2)
+        ink = torch.where(clip.amax(1, keepdim=True) > NEARLY_BLACK, clip, 0).detach().cpu().clamp(0, 1)
+        large = ink.repeat_interleave(side // clip.shape[2], 2)
         large = large.repeat_interleave(side // clip.shape[2], 3)
         label = Image.new("L", (side, strip), 255)
         ImageDraw.Draw(label).text((2, 2), name, fill=0, font=ImageFont.load_default(11))
