@@ -102,7 +102,8 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     """The 95 % interval of a share measured on n cases (Wilson 1927)."""
     z = 1.96
     middle, half = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+    low, high = (middle - half) / (1 + z**2 / n), (middle + half) / (1 + z**2 / n)
+    return min(max(0.0, low), share), max(min(1.0, high), share)  # but for rounding they are so
 
 
 def score(judged: Judged) -> dict[str, float]:

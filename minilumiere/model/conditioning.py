@@ -168,7 +168,9 @@ def moving_boxes(
     `boxes`: its first corner and its last one (rows and columns, exclusive), on the first frame and on the last frame.
     """
     share = torch.linspace(0, 1, frames, device=boxes.device)[:, None]  # t 1
-    low, high = (torch.lerp(boxes[:, None, i], boxes[:, None, i + 2], share).round() for i in (0, 1))  # b t 2
+    sides = boxes[:, 1::2] - boxes[:, ::2]  # b 2 2
+    low, side = (torch.lerp(ends[:, :1], ends[:, 1:], share).round() for ends in (boxes[:, ::2], sides))  # b t 2
+    high = low + side
     inside = []
     for axis, length in enumerate((height, width)):
         place = torch.arange(length, device=boxes.device)
@@ -181,6 +183,7 @@ def moving_boxes(
 def extents(video: Float[Tensor, "b 3 t h w"], margin: Float[Tensor, " b"], threshold: float = 0.05) -> Float[Tensor, "b 2 2"]:
     """Corners of the smallest box that holds all that changes in each clip, and a margin; an empty box if nothing does."""
     change = (video - video[:, :, :1]).abs().amax((1, 2)) > threshold  # b h w
+    margin = margin * change.flatten(1).any(1)
     first, last = [], []
     for axis in (2, 1):  # rows, columns
         some = change.any(axis)  # b length

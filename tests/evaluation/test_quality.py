@@ -4,6 +4,8 @@ from collections import Counter
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import minilumiere as ml
@@ -15,10 +17,13 @@ from minilumiere.evaluation.quality import (
     is_seen,
     join_ratio,
     judge_generated,
+    judge_images,
     judge_real,
     of_unseen_pairs,
     score,
     table,
+    wilson,
+    with_interval,
 )
 from minilumiere.pipeline import Pipeline
 
@@ -31,12 +36,17 @@ def pipe() -> Pipeline:
 class Recorder:
     """Stands for a pipeline: generates black, and remembers what it was asked."""
 
+    device = torch.device("cpu")
+
     def __init__(self, scale):
         self.scale, self.asked = scale, []
 
-    def generate(self, captions: list[str], seed: int, frames: int | None = None) -> Tensor:
+    def generate(self, captions: list[str], seed: int, frames: int | None = None, super_resolution: bool = True) -> Tensor:
         self.asked += [(caption, seed + i, frames) for i, caption in enumerate(captions)]
         return torch.zeros(len(captions), frames or 4, 3, 32, 32)
+
+    def generate_image(self, captions: list[str], seed: int) -> Tensor:
+        return self.generate(captions, seed, 1)[:, 0]
 
 
 def thing(same: bool = True, constant: float = 1.0, path: float = 0.5, **wrong: bool) -> dict:
@@ -78,10 +88,45 @@ def test_the_path_error_is_the_mean_of_objects():
 
 
 def test_a_table_has_a_column_for_each_name_and_a_row_for_each_score():
-    lines = table("captions: 2", {"real": [[thing()]], "generated": [[thing(digit=False, path=0.25)]]})
-    assert lines[1].split() == ["captions:", "2", "real", "generated"]
-    assert lines[2].split() == ["digit", "100.0%", "0.0%"]
+    lines = table("captions: 10", {"real": [[thing()]] * 10, "generated": [[thing(digit=False, path=0.25)]] * 10})
+    assert lines[1].split() == ["captions:", "10", "real", "generated"]
+    assert lines[2].split() == ["digit", "100.0", "[72.2,", "100.0]", "0.0", "[0.0,", "27.8]"]
     assert lines[-1].split()[-2:] == ["0.50", "0.25"] and len(lines) == 2 + len(score([[thing()]]))
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [
+        (0, 10, 0.0, 0.2775),
+        (5, 10, 0.2366, 0.7634),
+        (8, 10, 0.4902, 0.9433),
+        (10, 10, 0.7225, 1.0),
+        (50, 100, 0.4038, 0.5962),
+        (1, 100, 0.0018, 0.0545),
+    ],
+)
+def test_intervals_are_wilson_s(right, n, low, high):
+    """As tables and other programs have them, for 95 %."""
+    assert wilson(right / n, n) == pytest.approx((low, high), abs=1e-4)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 10_000), st.data())
+def test_an_interval_holds_its_share_and_lies_within_0_and_1(n, data):
+    share = data.draw(st.integers(0, n)) / n
+    low, high = wilson(share, n)
+    assert 0 <= low <= share <= high <= 1 and low < high
+    other_high, other_low = (1 - bound for bound in wilson(1 - share, n))
+    assert (low, high) == pytest.approx((other_low, other_high), abs=1e-9)
+    assert "-" not in with_interval(share, n)
+
+
+def test_images_are_asked_for_colour_and_digit_and_judged_by_these(pipe):
+    recorder, captions = Recorder(pipe.scale), ["a red 3 moving right quickly and a blue 7 moving up", "a green 1"] * 5
+    judged = judge_images(recorder, captions)
+    bare = ["a red 3 and a blue 7", "a green 1"] * 5
+    assert recorder.asked == [(caption, EVALUATION_SEED + i, 1) for i, caption in enumerate(bare)]
+    assert [len(things) for things in judged] == [2, 1] * 5 and not any(things[0]["agrees"]["colour"] for things in judged)
 
 
 def test_ground_truth_is_read_rightly_at_any_length(pipe):
@@ -116,7 +161,8 @@ def test_the_whole_table_of_longer_clips(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [(["--frames", "18"], "16 or 20"), (["--tasks", "--frames", "20"], "--frames goes with neither")]
+    ("options", "message"),
+    [(["--frames", "18"], "16 or 20"), (["--tasks", "--frames", "20"], "go with neither --tasks nor --styles")],
 )
 def test_frames_that_cannot_be_evaluated_are_one_clear_line(capsys, options, message):
     assert main(["evaluate", "--samples", "1", *options]) == 2

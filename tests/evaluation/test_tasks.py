@@ -32,7 +32,7 @@ def few_steps(monkeypatch):
 @pytest.mark.parametrize("kind", ["half", "moving box"])
 def test_in_hidden_cases_the_object_is_hidden_on_some_frames_and_seen_on_others(pipe, kind):
     captions, clips, masks = hidden_cases(pipe, 6, kind, 0)
-    assert len(captions) == 6 and clips.shape == (6, 16, 3, 64, 64) and masks.shape == (6, 16, 1, 64, 64)
+    assert len(captions) == 6 and clips.shape == (6, 16, 3, 128, 128) and masks.shape == (6, 16, 1, 128, 128)
     hidden = hidden_frames(clips, masks).sum(1)
     assert ((hidden >= 2) & (hidden <= 12)).all()
     share = 1 - masks.mean((1, 2, 3, 4))
@@ -42,7 +42,7 @@ def test_in_hidden_cases_the_object_is_hidden_on_some_frames_and_seen_on_others(
 def test_path_error_is_the_distance_of_centres_on_the_frames_asked_for(pipe):
     real = real_clips(pipe, CAPTIONS)
     assert path_error(real, real, CAPTIONS) == 0
-    moved = real.roll(4, dims=-1)  # 4 of 64 pixels are 2 of 32
+    moved = real.roll(8, dims=-1)  # 8 of 128 pixels are 2 of 32
     assert path_error(moved, real, CAPTIONS) == pytest.approx(2, abs=0.05)
     later = torch.cat([real[:, :8], moved[:, 8:]], dim=1)
     frames = torch.arange(16).expand(2, -1) >= 8

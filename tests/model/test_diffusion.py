@@ -8,6 +8,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minilumiere.config import SCALES
 from minilumiere.model.diffusion import (
     MAX_LOG_SNR,
     add_noise,
@@ -22,6 +23,7 @@ from minilumiere.model.diffusion import (
     schedule,
     stratified_times,
     velocity,
+    velocity_of_guess,
 )
 
 log_snrs = st.floats(-MAX_LOG_SNR, MAX_LOG_SNR, width=32)
@@ -214,6 +216,7 @@ def test_the_expected_clip_is_the_posterior_mean(log_snr):
     torch.testing.assert_close(expected_clean(noisy, clips, level), expected, atol=0.03, rtol=0)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 64), seeds)
 def test_times_come_one_from_each_part(batch, seed):
     ordered = stratified_times(batch, seeded(seed)).double().sort().values
@@ -402,3 +405,54 @@ def test_progress_is_shown_only_where_it_is_named(capsys):
     assert capsys.readouterr() == ("", "")
     sample(knows(torch.zeros(1, 2)), normal(1, 2), steps=3, shift=0.0, progress="dreaming")
     assert "dreaming" in capsys.readouterr().err
+
+
+# Nets that say what the clean data are
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.floats(-12, 12), st.floats(0, 0.5), st.integers(0, 2**31))
+def test_the_v_of_a_guess_is_that_of_the_formula(level, floor, seed):
+    """x̂ = c z + (1 − α c) guess with c = α s² / (α² s² + σ²), in double precision; and v is what stands for it."""
+    noisy, guess = torch.randn(2, 2, 3, 4, generator=seeded(seed), dtype=torch.float64)
+    log_snr = torch.full((2,), level, dtype=torch.float64)
+    clean, _ = clean_and_noise(noisy, velocity_of_guess(guess, noisy, log_snr, floor), log_snr)
+    alpha, sigma = math.sqrt(1 / (1 + math.exp(-level))), math.sqrt(1 / (1 + math.exp(level)))
+    share = alpha * floor**2 / (alpha**2 * floor**2 + sigma**2)
+    torch.testing.assert_close(clean, share * noisy + (1 - alpha * share) * guess)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(-10, 10), st.integers(0, 2**31))
+def test_with_no_floor_the_guess_is_the_clean_data_and_the_truth_gives_the_true_v(level, seed):
+    clean, noise = torch.randn(2, 2, 3, 4, generator=seeded(seed), dtype=torch.float64)
+    log_snr = torch.full((2,), level, dtype=torch.float64)
+    noisy = add_noise(clean, noise, log_snr)
+    torch.testing.assert_close(velocity_of_guess(clean, noisy, log_snr, 0.0), velocity(clean, noise, log_snr))
+    other = torch.randn_like(clean)
+    torch.testing.assert_close(clean_and_noise(noisy, velocity_of_guess(other, noisy, log_snr, 0.0), log_snr)[0], other)
+
+
+def test_with_a_floor_of_one_v_is_the_guess_but_for_its_sign_and_scale():
+    """A net that predicts v, then: the noisy data do not come in."""
+    noisy, guess, log_snr = torch.randn(4, 3, 5), torch.randn(4, 3, 5), torch.tensor([-8.0, -1.0, 2.0, 9.0])
+    sigma = (-log_snr).sigmoid().sqrt()[:, None, None]
+    torch.testing.assert_close(velocity_of_guess(guess, noisy, log_snr, 1.0), -sigma * guess)
+
+
+def test_noise_far_below_the_floor_is_left_and_noise_far_above_it_is_taken_away_by_the_guess():
+    """However wrong the guess is, nobody sees it there; and the error of v stays bounded, where 1/σ² would not."""
+    clean, noise, wrong = torch.rand(3, 6) * 2 - 1, torch.randn(3, 6), torch.randn(3, 6)
+    for level, left in ((14.0, True), (-6.0, False)):  # noise of 0.0009; of 0.999
+        log_snr = torch.full((3,), level)
+        noisy = add_noise(clean, noise, log_snr)
+        v = velocity_of_guess(wrong, noisy, log_snr, floor=0.05)
+        found, _ = clean_and_noise(noisy, v, log_snr)
+        torch.testing.assert_close(found, noisy if left else wrong, atol=0.02, rtol=0)
+        if left:
+            assert (found - clean).abs().max() < 0.01 and (v - velocity(clean, noise, log_snr)).abs().max() < 10
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_super_resolution_guesses_and_the_image_net_says_v(name):
+    assert SCALES[name].t2i.floor == 0 and 0 < SCALES[name].ssr.floor < 0.2

@@ -10,6 +10,7 @@ from minilumiere.config import SCALES, STYLES
 from minilumiere.dataset import parse_caption
 from minilumiere.dataset.moving_digits import draw_scenes
 from minilumiere.dataset.styles import styled
+from minilumiere.dataset.subjects import subjects_of
 from minilumiere.evaluation.quality import evaluation_captions
 from minilumiere.evaluation.style_scores import evaluate_styles, style_score
 from minilumiere.model import interpolate_weights
@@ -18,10 +19,11 @@ from minilumiere.model.stylize import DEFAULT_ALPHA, FROM_THE_START, STYLED_FROM
 from minilumiere.model.text import VOCABULARY
 from minilumiere.pipeline import Pipeline
 from minilumiere.training import get_stage
-from minilumiere.training.stages import STYLE_DIGITS, draw_styled_images, somewhere_else
+from minilumiere.training.stages import STYLE_DIGITS, draw_styled_images
 from minilumiere.weights import trained
 
 CAPTION = "a red 3 moving right"
+SIZE = SCALES["tiny"].output_size
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +31,9 @@ def pipe() -> Pipeline:
     return ml.load("tiny", device="cpu")
 
 
-def draw(style: str, captions: list[str], frames: int = 4, size: int = 64) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(3)
-    return draw_scenes([parse_caption(c) for c in captions], generator, frames, size, 64, "test", style=style)[0]
+def draw(style: str, captions: list[str], frames: int = 4) -> torch.Tensor:
+    generator, asked = torch.Generator().manual_seed(3), subjects_of([parse_caption(caption) for caption in captions])
+    return draw_scenes(asked, generator, frames, SIZE, SIZE, "test", style=style)[0]
 
 
 # Drawing
@@ -63,13 +65,13 @@ def test_an_outline_is_dark_within_dots_have_gaps_and_neon_glows():
 
 
 def test_plain_drawing_is_what_it_was():
-    assert torch.equal(draw("", [CAPTION]), ml.sample_batch(1, captions=[CAPTION], seed=3, size=64, frames=4).video)
+    assert torch.equal(draw("", [CAPTION]), ml.sample_batch(1, captions=[CAPTION], seed=3, size=SIZE, frames=4).video)
 
 
 @pytest.mark.parametrize("style", STYLES)
 def test_the_style_score_tells_styled_drawings_from_plain_ones(style):
     captions = evaluation_captions(40, 1, 5)
-    scores = [[style_score(clip, style, 64) for clip in draw(drawn, captions)] for drawn in ("", style)]
+    scores = [[style_score(clip, style, SIZE) for clip in draw(drawn, captions)] for drawn in ("", style)]
     assert max(scores[0]) < 0.5 < min(scores[1])
 
 
@@ -129,22 +131,6 @@ def test_a_style_is_learnt_from_some_digits_in_the_same_few_images_moved_about()
     assert get_stage("style-neon").draw.keywords == {"style": "neon"}
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 8), st.integers(1, 8), st.integers(0, 8), st.integers(0, 8))
-def test_what_is_moved_stays_whole_and_may_get_anywhere(seed, height, width, top, left):
-    image = torch.zeros(3, 16, 16)
-    drawn = torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed)) * 0.9 + 0.1
-    image[:, top : top + height, left : left + width] = drawn
-    generator = torch.Generator().manual_seed(seed)
-    corners = set()
-    for _ in range(20):
-        moved = somewhere_else(image, generator)
-        y, x = (int((moved.amax(0) > 0).any(axis).nonzero()[0, 0]) for axis in (1, 0))
-        assert torch.equal(moved[:, y : y + height, x : x + width], drawn) and moved.count_nonzero() == image.count_nonzero()
-        corners.add((y, x))
-    assert len(corners) > 5
-
-
 # Use
 
 
@@ -183,18 +169,19 @@ def test_shipped_styles_look_like_their_style(pipe, style):
     captions = ["a red 3", "a green 7", "a blue 0", "a white 5", "a cyan 2", "a yellow 1"]
     styled_images = pipe.in_style(style, 1.0).generate_image(captions, seed=0)
     plain = pipe.generate_image(captions, seed=0)
-    scores = [[style_score(image[None], style, 64) for image in images] for images in (plain, styled_images)]
+    scores = [[style_score(image[None], style, SIZE) for image in images] for images in (plain, styled_images)]
     assert sum(score > 0.5 for score in scores[1]) >= 5 and sum(score < 0.5 for score in scores[0]) >= 5
 
 
 def test_restyling_weakly_gives_the_clip_back_and_fully_forgets_it(pipe):
-    video = ml.sample_batch(1, captions=[CAPTION], seed=2, size=64).video[0]
+    video = ml.sample_batch(1, captions=[CAPTION], seed=2, size=SIZE).video[0]
     options = {"alpha": 0.0, "steps": 4, "super_resolution": False}
-    small = torch.nn.functional.avg_pool2d(video, 2)
+    small = torch.nn.functional.avg_pool2d(video, SIZE // 32)
     weak, strong = (pipe.restyle(video, CAPTION, "outline", strength, **options) for strength in (0.05, 1.0))
     assert weak.shape == (16, 3, 32, 32) and (weak - small).abs().mean() < 0.02
     plain = pipe.generate(CAPTION, seed=0, steps=4, super_resolution=False)
-    assert torch.equal(strong, plain)
+    # Of the clip, noise of the strongest level leaves 0.0006: not nothing, and not to be seen.
+    assert (strong - plain).abs().mean() < 1e-3 < (weak - plain).abs().mean()
 
 
 @pytest.mark.parametrize(

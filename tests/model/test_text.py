@@ -4,10 +4,13 @@ from itertools import product
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from minilumiere.dataset.captions import MOTIONS, SPEEDS, WORDS
+from minilumiere.dataset.captions import COLOURS, MOTIONS, SPEEDS, WORDS, Subject, format_caption
+from minilumiere.dataset.subjects import random_subjects, subjects_of
 from minilumiere.model import null_tokens, tokenise
-from minilumiere.model.text import MAX_TOKENS, NULL, PAD, VOCABULARY, TextEncoder
+from minilumiere.model.text import MAX_TOKENS, NULL, PAD, VOCABULARY, TextEncoder, tokens_of
 
 SHORT, LONG = "a red 3", "a blue 7 circling anticlockwise quickly and a green 1 circling clockwise slowly"
 
@@ -50,6 +53,24 @@ def test_every_caption_of_the_grammar_fits():
     word_of = {number: word for word, number in VOCABULARY.items()}
     for caption, tokens in zip(captions, tokenise(captions).tolist(), strict=True):
         assert " ".join(word_of[token] for token in tokens if token != PAD) == caption
+
+
+things = st.builds(
+    Subject, st.sampled_from(list(COLOURS)), st.integers(0, 9), st.sampled_from(["", *MOTIONS]), st.sampled_from(SPEEDS)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(things, min_size=1, max_size=2).map(tuple), min_size=1, max_size=6))
+def test_tokens_of_numbers_are_those_of_the_words(scenes):
+    """One object beside two, with motion and speed or without."""
+    tokens, expected = tokens_of(subjects_of(scenes)), tokenise([format_caption(scene) for scene in scenes])
+    assert torch.equal(tokens, expected) and tokens.dtype == expected.dtype
+
+
+def test_tokens_of_scenes_drawn_at_random_are_those_of_their_captions():
+    drawn = random_subjects(500, torch.Generator().manual_seed(0), bare=0.3)
+    assert torch.equal(tokens_of(drawn), tokenise([format_caption(scene) for scene in drawn.words()]))
 
 
 @pytest.mark.parametrize("caption", ["a read 3", "a red 3 moving sideways", "", "a red 3 and a blue 7 and a green 1"])

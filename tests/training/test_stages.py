@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from train_driver import SMALL
 
 from minilumiere.config import SCALES, STAGES, STYLES
@@ -99,6 +101,17 @@ def test_what_is_moved_somewhere_else_is_whole_and_can_be_anywhere():
         assert not one.any()
         corners.add((top, left))
     assert corners == {(top, left) for top in range(10) for left in range(7)}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 8), st.integers(1, 8), st.integers(0, 8), st.integers(0, 8))
+def test_what_is_moved_stays_whole_wherever_it_was(seed, height, width, top, left):
+    image = torch.zeros(1, 3, 16, 16)
+    drawn = torch.rand(3, height, width, generator=seeded(seed)) * 0.9 + 0.1
+    image[0, :, top : top + height, left : left + width] = drawn
+    for moved in somewhere_else(image.repeat(20, 1, 1, 1), seeded(seed)):
+        y, x = (int((moved.amax(0) > 0).any(axis).nonzero()[0, 0]) for axis in (1, 0))
+        assert torch.equal(moved[:, y : y + height, x : x + width], drawn) and moved.count_nonzero() == image.count_nonzero()
 
 
 def test_a_black_image_stays_black():
