@@ -25,11 +25,16 @@ def pinned() -> Iterator[None]:
     with _LOCK:
         _pins.append(_pins[0] if _pins else torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
-    device = nullcontext() if torch.get_default_device() == torch.device("cpu") else torch.device("cpu")
-    try:
-        with device:
+    # A thread's default device is taken off, not overlaid: while one is set, torch takes other paths with other last bits.
+    default = getattr(getattr(torch, "_GLOBAL_DEVICE_CONTEXT", None), "device_context", None)
+    if default is not None:
+        torch.set_default_device(None)
+    try:  # what is left is of a `with torch.device(...)`
+        with nullcontext() if torch.get_default_device() == torch.device("cpu") else torch.device("cpu"):
             yield
     finally:
+        if default is not None:
+            torch.set_default_device(default.device)
         with _LOCK:
             found = _pins.pop()
             if not _pins:

@@ -57,6 +57,7 @@ def record(stunet: nn.Module, video: Float[Tensor, "t 3 h w"], caption: str, log
     return Recording(noisy[0], *on_cpu)
 
 
+@pinned()
 def principal_rgb(feature: Float[Tensor, "c t h w"]) -> Float[Tensor, "3 t h w"]:
     """The three principal components of the channels, each from its 1st to its 99th percentile as [0, 1].
 
@@ -71,6 +72,7 @@ def principal_rgb(feature: Float[Tensor, "c t h w"]) -> Float[Tensor, "3 t h w"]
     return rgb.reshape(-1, *feature.shape[1:])
 
 
+@pinned()
 def render(
     recording: Recording, layer: str, frame: int = 0, channel: int = 0, row: int = 0, head: int | None = None
 ) -> "Figure":
