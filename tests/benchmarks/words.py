@@ -15,6 +15,7 @@ from torch import Tensor
 from minilumiere.config import Scale, get_scale
 from minilumiere.dataset.captions import COLOURS, SPEEDS, Subject, format_caption
 from minilumiere.dataset.moving_digits import draw_scenes
+from minilumiere.dataset.subjects import subjects_of
 from minilumiere.model import STUNet, tokenise
 from minilumiere.model.diffusion import add_noise, clean_and_noise
 from minilumiere.weights import trained
@@ -46,7 +47,7 @@ def gaps(net: STUNet, scale: Scale, pair: tuple[str, str], speed: str, clips: in
         return [(Subject(colours[i % len(colours)], i % 10, pair[(i + turn) % 2], speed),) for i in range(clips)]
 
     asked, opposite = ask(0), ask(1)
-    videos, _ = draw_scenes(asked, generator, scale.frames, scale.size, scale.output_size, "test")
+    videos, _ = draw_scenes(subjects_of(asked), generator, scale.frames, scale.size, scale.output_size, "test")
     clean = videos.transpose(1, 2) * 2 - 1
     noise = torch.randn(clean.shape, generator=generator)
     result = []
