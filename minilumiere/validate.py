@@ -2,6 +2,7 @@
 
 import operator
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -63,9 +64,11 @@ def _number(given, kind: type) -> int | float:
     truth = isinstance(given, bool) or str(getattr(given, "dtype", "")).removeprefix("torch.") in ("bool", "bool_")
     if truth or isinstance(given, str | bytes | bytearray) or getattr(given, "ndim", 0):
         raise TypeError
-    if kind is int or (hasattr(given, "__index__") and not isinstance(given, Tensor)):
-        return operator.index(given)
-    return float(given)
+    if kind is not int:
+        with suppress(TypeError):
+            return operator.index(given)
+        return float(given)
+    return operator.index(given)
 
 
 def check_flag(given, name: str) -> bool:
