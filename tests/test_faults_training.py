@@ -221,7 +221,7 @@ def test_a_plan_takes_up_finished_stages_that_are_asked_for_more(tmp_path):
     [
         ({"save_minutes": -1}, "save_minutes must be from 0"),
         ({"stop_minutes": float("nan")}, "stop_minutes must be from 0"),
-        ({"minutes": -1.0}, "minutes must be from 0"),
+        ({"minutes": -1.0, "steps": 0}, "minutes must be from 0"),
         ({"minutes": 1.0, "steps": 3}, "not both"),
         ({"seed": -1}, "seed must be from 0"),
         ({"run": ""}, "folder is empty"),
@@ -306,19 +306,13 @@ def test_no_standard_error_is_no_progress_bar(tmp_path, monkeypatch):
 
 def test_the_loss_of_two_processes_is_the_mean_of_both(tmp_path):
     """And nothing that is said on the way is a warning."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--rdzv-backend=c10d",
-               "--rdzv-endpoint=localhost:0", "-m", "minilumiere", "train", "judge", "--batch", "6", "--steps", "1",
-               "--device", "cpu", "--folder"]  # fmt: skip
+    several = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
+    train = ["-m", "minilumiere", "train", "judge", "--batch", "6", "--steps", "1", "--device", "cpu", "--folder"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
-    two = subprocess.run([*command, str(tmp_path / "two")], env=environment, capture_output=True, text=True)
-    assert two.returncode == 0, two.stderr[-2000:]
-    assert two.stdout.count("finished") == 1
-    one = subprocess.run(
-        [sys.executable, "-m", "minilumiere", *command[11:], str(tmp_path / "one")],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert one.returncode == 0, one.stderr
+    for name, command in (("two", [*several, *train]), ("one", train)):
+        command = [sys.executable, *command, str(tmp_path / name)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("finished") == 1
     losses = [json.loads((tmp_path / name / "log.jsonl").read_text())["loss"] for name in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
