@@ -21,11 +21,11 @@ help:                           ## this list
 
 test: lint unit notebooks       ## everything that CI runs
 
-lint: .venv/test
+lint: .venv/test                ## the style of the code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-unit: .venv/test
+unit: .venv/test                ## the tests of the package
 	$(PARALLEL) --dist worksteal tests
 
 notebooks: .venv/test           ## run every notebook and compare with its stored outputs

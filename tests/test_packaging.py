@@ -1,7 +1,10 @@
 """environment.yml, pyproject.toml and constraints.txt say the same; files are short, and what they import is below them."""
 
 import ast
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -51,9 +54,102 @@ def test_constraints_pin_every_requirement_within_its_bound():
         assert numbers(pins[name]) >= numbers(bound), name
 
 
+def test_an_environment_has_what_its_tests_import():
+    """Those of `make test-browser` need a browser besides, and its extra."""
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if "browser" not in path.parts and "benchmarks" not in path.parts]
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in tests]
+    nodes = [node for tree in trees for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {name.split(".")[0] for node in nodes for name in ([node.module] if isinstance(node, ast.ImportFrom) else
+             [alias.name for alias in node.names])}  # fmt: skip
+    brought = {"nbformat": "nbval", "nbclient": "nbval", "PIL": "pillow", "yaml": "pyyaml", "IPython": "ipywidgets"}
+    here = {"minilumiere", "train_driver", "conftest", "course"} | set(sys.stdlib_module_names)
+    extras = PROJECT["optional-dependencies"]
+    lines = PROJECT["dependencies"] + extras["notebooks"] + extras["test"]
+    there = {re.match(r"[\w-]+", line).group() for line in lines}
+    assert {brought.get(name, name) for name in names - here} <= there
+
+
+def test_the_wheel_packs_what_the_manifest_names_and_nothing_else():
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    weights = json.loads((ROOT / "data" / "weights" / "manifest.json").read_text())
+    wanted = ["data/glyphs.safetensors", "data/weights/manifest.json", *(f"data/weights/{name}" for name in weights)]
+    assert packed == {name: f"minilumiere/{name}" for name in wanted}
+
+
+# make
+
+
+def make(folder: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess:
+    """`make` in a folder with the project's Makefile, and only the programs of `path` if that is given."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHON", "MAKEFLAGS", "MAKELEVEL")}
+    environment |= {"PATH": path} if path else {}
+    return subprocess.run([shutil.which("make"), *arguments], cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def programs(folder: Path, **pythons: str) -> str:
+    """A folder of programs that has the system's, but no other Pythons than these: scripts."""
+    folder.mkdir()
+    for name in ("sh", "bash", "rm", "touch", "echo", "mkdir", "true"):
+        (folder / name).symlink_to(shutil.which(name))
+    for name, script in pythons.items():
+        path = folder / name.replace("_", ".")
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    return str(folder)
+
+
+OLD = 'case "$*" in *version_info*) exit 1;; *--version*) echo Python 3.10.12;; *) exit 1;; esac'
+GOOD = f'exec "{sys.executable}" "$@"'
+
+
+def test_make_takes_a_python_that_fits_and_replaces_what_does_not(tmp_path):
+    path = programs(tmp_path / "bin", python3=OLD, python3_12=GOOD)
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    old = tmp_path / ".venv" / "bin" / "python"
+    old.write_text(f"#!/bin/sh\n{OLD}\n")
+    old.chmod(0o755)
+    done = make(tmp_path, ".venv/demo", "PIP=true", path=path)
+    assert done.returncode == 0, done.stderr
+    check = "import sys, pip; print(sys.version_info >= (3, 11))"
+    assert subprocess.run([old, "-c", check], capture_output=True, text=True).stdout == "True\n"
+    again = make(tmp_path, ".venv/demo", "PIP=true", path=path)
+    assert again.returncode == 0 and "making" not in again.stdout
+
+
+def test_make_says_which_python_is_needed(tmp_path):
+    for name, pythons in (("one", {"python3": OLD}), ("none", {})):
+        done = make(tmp_path, "demo", "PIP=true", path=programs(tmp_path / name, **pythons))
+        assert done.returncode != 0
+        assert "minilumiere needs Python >= 3.11" in done.stderr and "PYTHON=/path/to/python3.12 demo" in done.stderr
+    assert "3.10.12" in make(tmp_path, "demo", "PIP=true", path=str(tmp_path / "one")).stderr
+    given = make(tmp_path, "demo", "PIP=true", f"PYTHON={tmp_path}/one/python3")
+    assert given.returncode != 0 and "needs Python >= 3.11" in given.stderr
+
+
+def test_make_help_names_every_target(tmp_path):
+    text = (ROOT / "Makefile").read_text()
+    targets = set(re.search(r"\.PHONY: (.*)", text).group(1).split()) - {"clean"}
+    shown = make(tmp_path, "help").stdout
+    assert {line.split()[1] for line in shown.splitlines()} == targets
+    assert re.search(r"^export OMP_WAIT_POLICY \?= PASSIVE$", text, re.MULTILINE)
+
+
 # The house: imports run down its floors, here from the ground up. What is imported from `minilumiere` itself is above them.
 
-FLOORS = ("config validate torch_state", "dataset", "model", "weights", "viz", "pipeline", "evaluation", "training", "cli", "__main__")
+FLOORS = (
+    "config validate torch_state",
+    "dataset",
+    "model",
+    "weights",
+    "viz",
+    "pipeline",
+    "evaluation",
+    "training",
+    "cli",
+    "__main__",
+)
 
 
 def sources(package: Path) -> dict[str, str]:
