@@ -41,15 +41,6 @@ STAGES = ["judge", "t2i", "base", "ssr-image", "ssr"]
 BUILT_ON = {"base": "t2i", "ssr": "ssr-image"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As in the child processes: how work is split among threads changes the last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
     """A folder of runs t2i and ssr-image, uninterrupted, and of their shipped weights."""

@@ -17,14 +17,6 @@ from minilumiere.weights.shipped import BUILT_ON, SHIPPED_AS, read_manifest, shi
 FILES = {SHIPPED_AS.get(stage, stage) for stage in STAGES}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(autouse=True)
 def weights(monkeypatch, tmp_path) -> Path:
     """`tiny` is far smaller, and nothing is shipped yet."""
