@@ -141,7 +141,8 @@ def run_train(options: argparse.Namespace) -> None:
         announce_smoke()
         finished = train(settings)
     except KeyboardInterrupt as stop:  # before its first step, too: there was nothing to save
-        stop.args = (f"{settings.folder}: stopped; the same command resumes it",)
+        what = "train all" if options.stage == "all" else settings.folder
+        stop.args = (f"{what}: stopped; the same command resumes it",)
         raise
     if first:
         print(f"{settings.folder}: {'finished' if finished else 'stopped; the same command resumes it'}")

@@ -35,13 +35,14 @@ def write_badges(repository: str, root: Path = ROOT) -> list[Path]:
         raise ValueError(f"give the repository as OWNER/NAME, not {repository!r}")
     files = [root / "README.md", *sorted((root / "notebooks").glob("*.ipynb"))]
     first, *notebooks = files
-    first.write_text(below_title(first.read_text(), f"{colab(repository, '00_quickstart.ipynb')} {binder(repository)}"))
+    badges = f"{colab(repository, '00_quickstart.ipynb')} {binder(repository)}"
+    first.write_text(below_title(first.read_text(encoding="utf-8"), badges), encoding="utf-8")
     for path in notebooks:
-        notebook = json.loads(path.read_text())
+        notebook = json.loads(path.read_text(encoding="utf-8"))
         install = f"(there, first: `!pip install git+https://github.com/{repository}`)"
         text = below_title("".join(notebook["cells"][0]["source"]), f"{colab(repository, path.name)} {install}")
         notebook["cells"][0]["source"] = text.splitlines(keepends=True)
-        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return files
 
 

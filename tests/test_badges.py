@@ -1,8 +1,11 @@
 """Badges: in every notebook and the README, once, and nothing else is touched."""
 
 import json
+import os
 import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -54,6 +57,14 @@ def test_outputs_and_code_stay_as_they_are(copy):
     after = json.loads(path.read_text())
     assert before["cells"][1:] == after["cells"][1:] and before["metadata"] == after["metadata"]
     nbformat.validate(nbformat.read(path, 4))
+
+
+def test_a_locale_that_is_not_utf_8(copy):
+    before = texts(copy)
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, copy / "notebooks" / "badges.py", "someone/minilumiere"], env=environment, check=True)
+    after = texts(copy)
+    assert all(text != after[name] and set(text) <= set(after[name]) for name, text in before.items())
 
 
 @pytest.mark.parametrize("repository", ["", "minilumiere", "https://example.org/a/b", "a/b c"])

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -188,8 +189,12 @@ def make_glyphs(per_digit: int, seed: int) -> Glyphs:
 @cache
 def load_bank(split: str) -> Glyphs:
     """The committed glyphs of `split` ("train" or "test"); never the same glyph in both."""
-    tensors = load_file(DATA / "glyphs.safetensors")
-    return Glyphs(tensors[f"{split}.segments"], tensors[f"{split}.half_width"].float(), tensors[f"{split}.digit"].long())
+    path = DATA / "glyphs.safetensors"
+    try:
+        tensors = load_file(path)
+        return Glyphs(tensors[f"{split}.segments"], tensors[f"{split}.half_width"].float(), tensors[f"{split}.digit"].long())
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
 
 
 @cache

@@ -94,6 +94,8 @@ def sample_batch(
         raise ValueError(f"captions must be a list of n = {n} captions, got {captions!r}")
     if split not in ("train", "test"):
         raise ValueError(f"unknown split {split!r}: choose 'train' or 'test'")
+    if glyphs not in ("strokes", "mnist"):
+        raise ValueError(f"unknown glyphs {glyphs!r}: choose 'strokes' or 'mnist'")
     generator = torch.Generator().manual_seed(seed)
     asked = random_subjects(n, generator) if captions is None else subjects_of([parse_caption(c) for c in captions])
     video, truth = draw_scenes(asked, generator, frames, size, preset.output_size, split, glyphs)

@@ -21,6 +21,7 @@ from minilumiere.evaluation.judge import assess
 from minilumiere.model.multidiffusion import temporal_windows
 from minilumiere.pipeline import Pipeline
 from minilumiere.torch_state import pinned
+from minilumiere.validate import check_number
 
 EVALUATION_SEED = 2**40  # far from the seeds of training steps
 BATCH = {"cpu": 8, "cuda": 64}  # clips that go through the model at once
@@ -174,6 +175,7 @@ def evaluate(pipe: Pipeline, samples: int = 128, seed: int = 0, frames: int | No
     motions, speeds and noise are the same. `frames`: as of `Pipeline.generate`. Not `large`: the base clips are judged, and no
     joins are looked at.
     """
+    samples, seed = check_number(samples, "samples", 1, 100_000, int), check_number(seed, "seed", 0, 2**60, int)
     one, two = evaluation_captions(samples, 1, seed), evaluation_captions(max(1, samples // 2), 2, seed)
     generated, unseen = (judge_generated(pipe, captions, seed, frames, large) for captions in (one, of_unseen_pairs(one)))
     seen = [things for things, caption in zip(generated, one, strict=True) if is_seen(caption)]

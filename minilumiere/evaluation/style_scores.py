@@ -20,6 +20,7 @@ from minilumiere.evaluation.tasks import mean, path_error
 from minilumiere.model.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, FROM_THE_START, STYLED_FROM
 from minilumiere.pipeline import Pipeline
 from minilumiere.torch_state import pinned
+from minilumiere.validate import check_number
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -112,6 +113,7 @@ def restyling(pipe: Pipeline, samples: int, few: int, seed: int = 0) -> list[str
 @pinned()
 def evaluate_styles(pipe: Pipeline, samples: int = 128, seed: int = 0) -> str:
     """Two tables. The sweeps over α and strength take a quarter of the samples for each value."""
+    samples, seed = check_number(samples, "samples", 1, 100_000, int), check_number(seed, "seed", 0, 2**60, int)
     few = max(1, samples // 4)
     lines = [f"{pipe.scale.name}: styles, seed {seed}", ""]
     lines += ["stylization by α, styled from the start; last, plain clips and as shipped"]

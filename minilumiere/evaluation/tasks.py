@@ -14,6 +14,7 @@ from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_
 from minilumiere.model.conditioning import HALVES, changing_region, hidden_box, hidden_half
 from minilumiere.pipeline import Pipeline
 from minilumiere.torch_state import pinned
+from minilumiere.validate import check_number
 
 Row = tuple[str, str, float]  # task, what, value
 
@@ -152,6 +153,7 @@ def cinemagraph(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
 @pinned()
 def evaluate_tasks(pipe: Pipeline, samples: int = 128, seed: int = 0) -> str:
     """One table of all tasks."""
+    samples, seed = check_number(samples, "samples", 1, 100_000, int), check_number(seed, "seed", 0, 2**60, int)
     lines = [f"{pipe.scale.name}: tasks, {samples} cases each, seed {seed}", ""]
     for task in (image_to_video, inpainting, cinemagraph):
         for name, what, value in task(pipe, samples, seed):
