@@ -130,6 +130,20 @@ def test_a_device_of_another_type(given):
     assert check_device("cpu:0") == check_device(torch.device("cpu")) == torch.device("cpu")
 
 
+def test_without_standard_error_there_are_no_bars(pipe, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    pipe.generate(ONE, steps=2, frames=4, progress=True)
+
+
+def test_a_damaged_glyph_bank_is_named(tmp_path, monkeypatch):
+    from minilumiere.dataset import glyphs
+
+    (tmp_path / "glyphs.safetensors").write_bytes((glyphs.DATA / "glyphs.safetensors").read_bytes()[:-100])
+    monkeypatch.setattr(glyphs, "DATA", tmp_path)
+    with pytest.raises(ValueError, match=r"glyphs\.safetensors is damaged"):
+        glyphs.load_bank.__wrapped__("train")
+
+
 def test_paths(monkeypatch):
     monkeypatch.setenv("HOME", "/somewhere")
     assert str(check_path("~/a b.gif")) == "/somewhere/a b.gif"

@@ -5,6 +5,7 @@ composes is asked with captions of `UNSEEN_PAIRS`, whether it goes on in time wi
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import cycle
@@ -50,7 +51,7 @@ def is_seen(caption: str) -> bool:
 def batches(pipe: Pipeline, captions: list[str], what: str) -> Iterator[slice]:
     """Slices of so many captions as go through the model at once, with a progress bar."""
     size = BATCH[pipe.device.type]
-    for i in tqdm(range(0, len(captions), size), what, leave=False):
+    for i in tqdm(range(0, len(captions), size), what, leave=False, disable=sys.stderr is None):
         yield slice(i, i + size)
 
 

@@ -11,6 +11,7 @@ the axis of the frames. Images and videos are in [-1, 1] here. Built in notebook
 """
 
 import math
+import sys
 from collections.abc import Callable
 
 import torch
@@ -149,7 +150,7 @@ def denoise_along(
         raise ValueError(f"the order is 1, or with eta 0 also 2; got order {order} and eta {eta}")
     batch, levels, clean = noisy.shape[0], levels.to(noisy.device), noisy
     lengths = levels.diff().tolist()
-    for i in tqdm(range(len(lengths)), progress, disable=not progress, leave=False):
+    for i in tqdm(range(len(lengths)), progress, disable=not progress or sys.stderr is None, leave=False):
         now, after, clean_before = levels[i].expand(batch), levels[i + 1].expand(batch), clean
         clean, _ = clean_and_noise(noisy, denoise(noisy, now), now)
         if clip:
