@@ -161,7 +161,7 @@ def test_notebooks_are_small_in_all():
 def good() -> NotebookNode:
     """A small notebook without a fault."""
     new = nbformat.v4
-    link = "[quickstart](00_quickstart.ipynb#top) [paper](https://arxiv.org/abs/2401.12945) <img src='../docs/gallery/text.webp'>"
+    link = "[start](00_quickstart.ipynb#top) [paper](https://arxiv.org/abs/2401.12945) <img src='../docs/gallery/two.webp'>"
     outputs = [new.new_output("stream", name="stdout", text="x/y is 3, and/or 4, 1/16, ~/x, https://example.org/home/page\n")]
     cells = [
         new.new_markdown_cell(link),

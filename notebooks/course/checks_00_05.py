@@ -253,7 +253,7 @@ def check_exact(exact_frames: Callable) -> str:
 
 
 def check_kernels(make_kernels: Callable) -> str:
-    """`make_kernels()`: a spatial kernel (y, x) and a temporal kernel (t) that predict the next frame of a move to the right."""
+    """`make_kernels()`: a spatial kernel (y, x) and a temporal kernel (t) that predict the next frame of a move right."""
     space, time = make_kernels()
     start = torch.rand(10, 6, generator=seeded(0))
     clip = torch.stack([F.pad(start, (t, 6 - t)) for t in range(6)])[None, None]  # b c t h w, a pixel to the right each frame
