@@ -11,7 +11,7 @@ NOTEBOOKS ?= *.ipynb
 # As many processes as cores, but no more than four, of one thread each.
 PARALLEL := OMP_NUM_THREADS=1 "$(CURDIR)/$(BIN)/python" -m pytest --numprocesses auto --maxprocesses 4
 NBVAL := MINILUMIERE_SMOKE=1 $(PARALLEL) --dist loadfile --nbval-cell-timeout 120 -p no:cacheprovider
-.PHONY: demo help test unit lint notebooks execute test-browser lab student badges clean
+.PHONY: demo help test unit lint notebooks execute test-browser lab student site badges clean
 
 demo: .venv/demo                ## generate one clip
 	$(BIN)/minilumiere generate "a red 3 moving right" --frames 80 --seed 0 -o demo.gif
@@ -46,6 +46,10 @@ lab: .venv/test                 ## open the notebooks
 student: .venv/test             ## copies of the notebooks without their answers, to hand out: student/
 	$(BIN)/python notebooks/student.py
 
+site: .venv/site                ## README, docs and notebooks as a site: docs/site/_build/html
+	$(BIN)/python -m sphinx --quiet -c docs/site -d docs/site/_build/doctrees . docs/site/_build/html
+	-$(BIN)/python docs/site/links.py docs/site/_build/html
+
 badges:                         ## REPOSITORY=owner/name: links that open the notebooks in Colab and Binder
 	$(PYTHON) notebooks/badges.py $(REPOSITORY)
 
@@ -66,5 +70,9 @@ badges:                         ## REPOSITORY=owner/name: links that open the no
 	$(PIP) --editable '.[browser]'
 	touch $@
 
+.venv/site: .venv/demo
+	$(PIP) --editable '.[site]'
+	touch $@
+
 clean:
-	rm -rf .venv demo.gif student .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv demo.gif student docs/site/_build .pytest_cache .ruff_cache .hypothesis
