@@ -11,7 +11,7 @@ There is one source, and this is how an exercise is marked in it:
 | a hint | `<details><summary>Hint 1</summary> ... </details>` | stays |
 | a stub | a code cell that ends in `print(check_...(...))` and runs unsolved | stays |
 | an answer | `<details><summary>Answer</summary> ... </details>` in a markdown cell | goes |
-| an answer that the notebook runs | a code cell tagged `answer`, with the stub as `stub` in its metadata | the stub |
+| an answer that the notebook runs | a code cell tagged `answer`, folded, with the stub as `stub` in its metadata | the stub |
 
 A cell tagged `answer` without a stub is left out. Copies run unsolved, too: a stub runs, and where later cells need the
 answer, the checker hands out the course's own. What else the notebooks need (`course/`, `pictures/`) is copied beside them.
@@ -62,6 +62,7 @@ def without_answers(notebook: NotebookNode) -> NotebookNode:
             if stub is None:
                 continue
             cell.source, cell.outputs, cell.execution_count = stub, [], None
+            cell.metadata.pop("jupyter", None)  # it was folded
             cell.metadata["tags"] = [tag for tag in cell.metadata["tags"] if tag != "answer"]
         cells.append(cell)
     copied.cells = cells
