@@ -34,6 +34,7 @@ notebooks: .venv/test           ## run every notebook and compare with its store
 execute: .venv/test             ## NOTEBOOKS=06*.ipynb: run notebooks anew, and keep their outputs
 	cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
 	  --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS)
+	$(BIN)/python notebooks/shrink.py
 	$(BIN)/ruff format notebooks
 
 # Needs Chromium and its driver, which pip does not bring: on Debian and Ubuntu, apt-get install chromium chromium-driver.
@@ -47,8 +48,8 @@ student: .venv/test             ## copies of the notebooks without their answers
 	$(BIN)/python notebooks/student.py
 
 site: .venv/site                ## README, docs and notebooks as a site: docs/site/_build/html
-	$(BIN)/python -m sphinx --quiet -c docs/site -d docs/site/_build/doctrees . docs/site/_build/html
-	-$(BIN)/python docs/site/links.py docs/site/_build/html
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs/site -d docs/site/_build/doctrees . docs/site/_build/html
+	$(BIN)/python docs/site/links.py docs/site/_build/html
 
 badges:                         ## REPOSITORY=owner/name: links that open the notebooks in Colab and Binder
 	$(PYTHON) notebooks/badges.py $(REPOSITORY)
