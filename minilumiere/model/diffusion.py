@@ -72,7 +72,7 @@ def expected_clean(
     """E[x | z] if x were one of k candidates, all equally likely before z was seen: the mean, weighted by N(z; α x, σ²).
 
     As a training target in place of the one x that z was made of (one of the candidates, which are exchangeable), this has the
-    same mean and less variance: the "stable target field" (Xu, Tong and Jaakkola 2023). It matters where noise hides nearly all of x.
+    same mean and less variance: the "stable target field" (Xu, Tong and Jaakkola 2023). It matters where noise hides most of x.
     """
     alpha, sigma = alpha_sigma(log_snr, noisy)
     distance = ((noisy - alpha * candidates) / sigma).square().flatten(2).sum(-1)  # k b

@@ -112,9 +112,9 @@ class SpaceTimeConv(nn.Module):
 class TemporalAttention(nn.Module):
     """Attention-based inflation block: every place looks along its own t, and at the caption; zero-initialised.
 
-    Attention over t costs hw (4 t c² + 2 t² c): quadratic in t, the paper's reason for the coarsest level only (here, t < 2c, the
-    projections cost more). Rotary positions (Su et al. 2021) depend on the distance of frames alone and are defined for any
-    number of them; without positions, attention could not tell the order of frames.
+    Attention over t costs hw (4 t c² + 2 t² c): quadratic in t, the paper's reason for the coarsest level only (here,
+    t < 2c, the projections cost more). Rotary positions (Su et al. 2021) depend on the distance of frames alone and are
+    defined for any number of them; without positions, attention could not tell the order of frames.
     """
 
     def __init__(self, channels: int, embedding: int, text_width: int, heads: int = 4):
