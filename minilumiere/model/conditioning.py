@@ -46,12 +46,9 @@ def hidden_box(
     ..##  #..#  #..#  ##..
     ..##  #..#  #..#  ##..
     """
-    mask = torch.ones(frames, 1, height, width)
-    start, end = torch.tensor([start, end or start])
-    for frame, share in zip(mask, torch.linspace(0, 1, frames), strict=True):
-        top, left = torch.lerp(start.float(), end.float(), share).round().int().tolist()
-        frame[:, max(top, 0) : top + sides[0], max(left, 0) : left + sides[1]] = 0
-    return mask
+    corners = torch.tensor([start, end or start]).float()  # 2 2
+    boxes = torch.stack([corners, corners + torch.tensor(sides)], dim=1).flatten(0, 1)  # 4 2
+    return moving_boxes(torch.zeros(1), boxes[None], frames, height, width)[0].transpose(0, 1)
 
 
 def hidden_half(frames: int, height: int, width: int, half: str) -> Float[Tensor, "t 1 h w"]:

@@ -74,8 +74,7 @@ def draw_videos(
         return videos.transpose(1, 2)
 
     clean = draw(asked, scale.output_size)
-    times, shift = stratified_times(n, generator), scale.video_shift if shift is None else shift
-    levels = (torch.lerp(*torch.tensor(band), times) if band else log_snr_at(times, shift)) - deeper
+    levels = random_levels(n, scale.video_shift if shift is None else shift, generator, band) - deeper
     batch = with_noise(clean, tokens_of(asked), levels, generator)
     masks, given = torch.zeros_like(clean[:, :1]), torch.zeros(n, dtype=torch.bool)
     if masked:
@@ -136,6 +135,14 @@ def with_stable_targets(batch: Batch, hidden: Int[Tensor, " k"], asked: Subjects
         alpha, sigma = alpha_sigma(log_snr, clean)
         batch["v"][there] = (alpha * noisy - clean) / sigma  # x = α z − σ v
     return batch
+
+
+def random_levels(
+    n: int, shift: float, generator: torch.Generator, band: tuple[float, float] | None = None
+) -> Float[Tensor, " n"]:
+    """Log-SNRs of all of the schedule, evenly spread over its times, or of a `band`; on the host."""
+    times = stratified_times(n, generator)
+    return torch.lerp(*torch.tensor(band), times) if band else log_snr_at(times, shift)
 
 
 def with_noise(

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, distributed
 
+from minilumiere.training.clips import Batch
 from minilumiere.validate import check_device
-
-Batch = dict[str, Tensor]
 
 
 class GraphedStep:

@@ -116,11 +116,15 @@ def train(options: TrainOptions) -> nn.Module | None:
         identity["from"] = load_shipped(model, options.stage, scale)["sha256"]
     model.to(device)
 
-    def draw(step: int, steps: int) -> Batch:
-        return stage.draw_at(step / steps, scale, batch_size, step_generator(options.seed, step), str(device))
-
     with held(options.folder) if rank == 0 else nullcontext():
-        return run(options, stage, model, draw, identity, rank, world, device)
+        return run(options, stage, model, drawer(options, device), identity, rank, world, device)
+
+
+def drawer(options: TrainOptions, device: torch.device) -> Callable[[int, int], Batch]:
+    """What draws the batch of a step, given its number and that of all steps."""
+    scale, stage = get_scale(options.scale), get_stage(options.stage)
+    size = options.batch or stage.default_batch(scale, device.type)
+    return lambda step, steps: stage.draw_at(step / steps, scale, size, step_generator(options.seed, step), str(device))
 
 
 def run(

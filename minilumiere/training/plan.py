@@ -17,8 +17,8 @@ from torch import distributed
 from minilumiere.config import STAGES, get_scale, smoke
 from minilumiere.torch_state import global_generator, pinned
 from minilumiere.training.device import start_processes
-from minilumiere.training.loop import TrainOptions, seconds_a_step, step_generator, steps_in, train
-from minilumiere.training.stages import Batch, get_stage
+from minilumiere.training.loop import TrainOptions, drawer, seconds_a_step, steps_in, train
+from minilumiere.training.stages import get_stage
 from minilumiere.weights.checkpoint import read_checkpoint
 from minilumiere.weights.nets import build
 from minilumiere.weights.shipped import read_manifest, ship, weights_path
@@ -67,15 +67,9 @@ def plan(options: TrainOptions) -> list[Planned]:
 
 def seconds_of(options: TrainOptions, device: torch.device) -> float:
     """Seconds that a step of a stage takes here: a few are timed, of nets without trained weights."""
-    scale, stage = get_scale(options.scale), get_stage(options.stage)
-    batch = options.batch or stage.default_batch(scale, device.type)
-
-    def draw(step: int, steps: int) -> Batch:
-        return stage.draw_at(step / steps, scale, batch, step_generator(options.seed, step), str(device))
-
     with global_generator(options.seed):
-        net = build(options.stage, scale, untrained=True).to(device)
-    return seconds_a_step(stage, net, draw, device, timed=3)
+        net = build(options.stage, get_scale(options.scale), untrained=True).to(device)
+    return seconds_a_step(get_stage(options.stage), net, drawer(options, device), device, timed=3)
 
 
 def train_all(options: TrainOptions) -> Iterator[str]:

@@ -25,7 +25,6 @@ from minilumiere.dataset.moving_digits import draw_scenes
 from minilumiere.dataset.subjects import Subjects, random_subjects, subjects_of
 from minilumiere.evaluation.judge import judge_crops
 from minilumiere.model.conditioning import extents
-from minilumiere.model.diffusion import log_snr_at, stratified_times
 from minilumiere.model.superres import TRAIN_AUGMENTATION, condition
 from minilumiere.model.text import tokens_of
 from minilumiere.training.clips import (
@@ -37,6 +36,7 @@ from minilumiere.training.clips import (
     draw_narrow_videos,
     draw_turning_videos,
     draw_videos,
+    random_levels,
     with_noise,
 )
 from minilumiere.weights.nets import build
@@ -77,11 +77,6 @@ def draw_images(scale: Scale, n: int, generator: torch.Generator, device: str) -
     asked = random_subjects(n, generator, two=TWO_OBJECTS, bare=0.5, device=device)
     images, _ = draw_scenes(asked, generator, max(scale.lengths), scale.size, scale.output_size, "train", still=True)
     return with_noise(images[:, 0], tokens_of(asked), random_levels(n, scale.image_shift, generator), generator)
-
-
-def random_levels(n: int, shift: float, generator: torch.Generator) -> Float[Tensor, " n"]:
-    """Log-SNRs of all of the schedule, evenly spread over its times; on the host."""
-    return log_snr_at(stratified_times(n, generator), shift)
 
 
 def diffusion_loss(model: nn.Module, batch: Batch) -> Tensor:
