@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -113,11 +113,13 @@ def draw_scenes(
     still: bool = False,
     style: str = "",
     spread: float = 1.0,
+    shown: Int[Tensor, "n t"] | None = None,
 ) -> tuple[Float[Tensor, "n t 3 h w"], Truth]:
     """Draw the scenes that are `asked` for at `draw_size` pixels, then average them down to `size` (a divisor).
 
-    They are drawn on the device of `asked`. `still` draws one frame only, a random one of each clip. `style`: one of
-    `styles.STYLES`, or plain. `spread`: see `random_paths`. Raises `ValueError` for a size that is no divisor.
+    They are drawn on the device of `asked`. `still` draws one frame only, a random one of each clip; `shown` are the numbers
+    of those to draw of each clip, else all. `style`: one of `styles.STYLES`, or plain. `spread`: see `random_paths`. Raises
+    `ValueError` for a size that is no divisor.
     """
     if size < 8 or draw_size % size:
         raise ValueError(f"size must divide the output size {draw_size} and be at least 8, got {size}")
@@ -125,8 +127,9 @@ def draw_scenes(
     known = fill_in(asked, generator)
     centres = random_paths(known, generator, frames, spread)  # n 2 t 2
     if still:
-        frame = pick(uniform((n,), generator, device), frames)
-        centres = centres.gather(2, frame[:, None, None, None].expand(-1, 2, 1, 2))
+        shown = pick(uniform((n,), generator, device), frames)[:, None]
+    if shown is not None:
+        centres = centres.gather(2, shown[:, None, :, None].expand(-1, 2, -1, 2))
     height = draw_size * DIGIT_HEIGHT / CANVAS
     ink, glyph_digit = drawings(glyphs, split, height, str(device))
     ink = ink[random_glyphs(glyph_digit, known.digit, generator)]  # n 2 p p

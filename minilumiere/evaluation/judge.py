@@ -115,7 +115,7 @@ def read_motion(centre: Float[Tensor, "t 2"], visible: Tensor) -> tuple[str, str
 
 def _fit_lines(centre: Tensor, time: Tensor) -> tuple[str, str, float]:
     """Try every direction, pace and start; the offset of the centroid from the digit's centre is solved for."""
-    pace = torch.arange(0.3, 2.7, min(0.05, 0.8 / len(time)), device=centre.device)  # finer for a longer clip
+    pace = torch.arange(0.3, 2.7, min(0.05, 0.8 / (int(time[-1]) + 1)), device=centre.device)  # finer for a longer clip
     share = torch.arange(0.0, 8.01, 0.5, device=centre.device)
     low, high = WALLS
     best = ("", "", math.inf)
@@ -134,9 +134,19 @@ def _fit_lines(centre: Tensor, time: Tensor) -> tuple[str, str, float]:
 
 
 def _fit_circles(centre: Tensor, time: Tensor) -> tuple[str, str, float]:
-    """Least squares for each period: x + iy = middle + radius · exp(iωt), linear in two complex unknowns."""
-    turns = torch.arange(1 / 42, 1 / 6, 1 / (16 * max(len(time), 16)), device=centre.device)  # a frame
-    omega = 2 * math.pi * torch.cat([turns, -turns])
+    """The nearest circle, as words."""
+    turns, rms = fit_circle(centre, time)
+    way = "clockwise" if turns > 0 else "anticlockwise"
+    return f"circling {way}", _nearest(FRAMES_PER_TURN, 1 / abs(turns)), rms
+
+
+def fit_circle(centre: Float[Tensor, "t 2"], time: Int[Tensor, " t"]) -> tuple[float, float]:
+    """The circle nearest to centres (x, y) in units: turns a frame, clockwise above 0, and the RMS distance to it in units.
+
+    Least squares for each period of 6 to 42 frames: x + iy = middle + radius · exp(iωt), linear in two complex unknowns.
+    """
+    turns = torch.arange(1 / 42, 1 / 6, 1 / (16 * max(int(time[-1]) + 1, 16)), device=centre.device)  # a frame
+    omega = 2 * math.pi * torch.cat([turns, -turns])  # y points down, so that clockwise is positive
     turn = torch.polar(torch.ones(len(omega), len(time), device=centre.device), omega[:, None] * time)
     place = torch.complex(centre[:, 0], centre[:, 1])
     turn, place = turn - turn.mean(1, keepdim=True), place - place.mean()
@@ -144,9 +154,7 @@ def _fit_circles(centre: Tensor, time: Tensor) -> tuple[str, str, float]:
     error = (place - radius[:, None] * turn).abs().square().mean(1)
     error = torch.where((radius.abs() > 2) & (radius.abs() < 9), error, math.inf)
     best = int(error.argmin())
-    way = "clockwise" if best < len(turns) else "anticlockwise"  # y points down
-    frames = 1 / float(turns[best % len(turns)])
-    return f"circling {way}", _nearest(FRAMES_PER_TURN, frames), float(error[best].sqrt())
+    return float(torch.cat([turns, -turns])[best]), float(error[best].sqrt())
 
 
 def _nearest(table: dict[str, float], value: float) -> str:

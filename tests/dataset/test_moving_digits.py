@@ -245,6 +245,16 @@ def test_a_still_is_a_frame_of_the_clip():
     assert centres[..., 0].max() > 20 and centres[..., 0].min() < 12  # not first frames only, which are in the left half
 
 
+def test_some_frames_of_a_clip_are_those_of_the_whole_clip():
+    asked = random_subjects(3, seeded(5), two=0.5)
+    whole, truth = draw_scenes(asked, seeded(6), 24, 32, SIZE, "test")
+    shown = torch.tensor([[0, 8, 16], [5, 6, 7], [23, 0, 23]])
+    some, part = draw_scenes(asked, seeded(6), 24, 32, SIZE, "test", shown=shown)
+    for number, frames in enumerate(shown.tolist()):
+        assert torch.equal(some[number], whole[number, frames])
+        assert torch.equal(part.centres[number], truth.centres[number][:, frames])
+
+
 # The parts.
 
 
