@@ -1,4 +1,7 @@
-"""Look at it: clips, then what the layers of a net make of them. Read clips, files (and animation), features, explorer."""
+"""Look at it: clips, then what the layers of a net make of them.
+
+Read clips, files (and animation); features, words, layers; compare, path, patching, correspondence; explorer.
+"""
 
 from minilumiere.viz.clips import filmstrip, show_video, space_time_slice
 from minilumiere.viz.explorer import feature_explorer

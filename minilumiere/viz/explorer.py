@@ -1,148 +1,64 @@
-"""The feature explorer: what every layer of the STUNet makes of a noisy clip, drawn (`render`) and with sliders over it.
+"""The feature explorer: six ways to look into the STUNet, a tab each, with controls that only draw.
 
-    top      frame t of          the noisy clip    one channel    all channels as RGB    attention: each frame to each
-    bottom   row y over time of      the clip      one channel    all channels as RGB    attention of frame t along row y
+    one clip         every layer at every noise level: a channel, RGB, slices x–t, temporal attention     (`layers`)
+    two captions     the same noisy clip with another caption, and the difference                         (`compare`)
+    sampling         both captions from one noise, step by step: z, x̂, and every layer                    (`path`)
+    patching         one added block's output taken from the other caption's run                          (`patching`)
+    correspondence   where a layer finds the object's points again, beside the truth                      (`correspondence`)
+    words            which words the places of every frame look at                                        (`words`)
 
-`feature_explorer` runs the net once a noise level, before the first picture; its sliders then only draw. RGB are the three
-principal components of the channels (as Tumanyan et al. 2023 show features of a diffusion model; the rest is our choice).
-Used in notebook 10.
+A tab computes what it shows once, when it is first opened; after that no control runs the net. Each picture is a plain
+function of the module in brackets. Our choice. Used in notebook 10.
 """
 
 import gc
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from minilumiere.model.diffusion import MAX_LOG_SNR, add_noise
-from minilumiere.model.text import tokenise
-from minilumiere.torch_state import pinned
-from minilumiere.validate import check_number, check_video
-from minilumiere.viz.clips import new_figure, to_png
-from minilumiere.viz.features import is_added, record_features, record_temporal_attention
+from minilumiere.config import get_scale, smoke
+from minilumiere.dataset.captions import parse_caption
+from minilumiere.model.diffusion import MAX_LOG_SNR
+from minilumiere.validate import check_number
+from minilumiere.viz.clips import to_png
+from minilumiere.viz.compare import opposite, render_pair
+from minilumiere.viz.correspondence import object_points, render_correspondence
+from minilumiere.viz.features import named_layers
+from minilumiere.viz.layers import Recording, record, render
+from minilumiere.viz.patching import of_run, of_words, patched_clips, render_patched, without_image_guidance
+from minilumiere.viz.path import as_clips, render_step, sampling_path
+from minilumiere.viz.words import render_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOG_SNRS = (6.0, 2.0, 0.0, -2.0, -4.0, -6.0)  # from hardly any noise to hardly any clip
-
-
-class Recording(NamedTuple):
-    """What one pass of a STUNet leaves behind."""
-
-    noisy: Float[Tensor, "3 t h w"]  # what the net saw, in [-1, 1] but for the noise
-    features: dict[str, Tensor]  # of `record_features`
-    attention: dict[str, Tensor]  # of `record_temporal_attention`
-
-
-@pinned()
-@torch.no_grad()
-def record(stunet: nn.Module, video: Float[Tensor, "t 3 h w"], caption: str, log_snr: float = 0.0, seed: int = 0) -> Recording:
-    """Add noise to a clip in [0, 1] of the base size, and run a base STUNet on it once.
-
-    Raises `ValueError` for a bad clip, caption or number, `TypeError` for another model.
-    """
-    if not hasattr(stunet, "t2i") or stunet.t2i.config.in_channels != 3:  # super-resolution wants a second clip
-        raise TypeError(f"the explorer shows a base STUNet, not this {type(stunet).__name__}")
-    size = stunet.t2i.size
-    video, seed = check_video(video, "video", (None, 3, size, size)), check_number(seed, "seed", 0, 2**60, int)
-    device = next(stunet.parameters()).device
-    clean = (video * 2 - 1).transpose(0, 1)[None]  # 1 3 t h w
-    level = torch.tensor([float(check_number(log_snr, "log_snr", -MAX_LOG_SNR, MAX_LOG_SNR))])
-    noisy = add_noise(clean.cpu(), torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)), level)
-    with record_features(stunet) as features, record_temporal_attention(stunet) as attention:
-        stunet(noisy.to(device), level.to(device), tokenise([caption]).to(device))
-    on_cpu = ({name: value.float().cpu() for name, value in recorded.items()} for recorded in (features, attention))
-    return Recording(noisy[0], *on_cpu)
-
-
-@pinned()
-def principal_rgb(feature: Float[Tensor, "c t h w"]) -> Float[Tensor, "3 t h w"]:
-    """The three principal components of the channels, each from its 1st to its 99th percentile as [0, 1].
-
-    A component's sign is arbitrary; here its skewness is positive: few places (an object) are bright, most are dark.
-    """
-    points = feature.flatten(1) - feature.flatten(1).mean(1, keepdim=True)  # c (t h w)
-    _, directions = torch.linalg.eigh(points.double() @ points.T.double())  # the largest come last
-    components = directions.T.flip(0)[:3].to(points) @ points  # 3 (t h w)
-    components = components * torch.where(components.pow(3).sum(1, keepdim=True) < 0, -1, 1)
-    low, high = components.quantile(torch.tensor([0.01, 0.99]).to(points), dim=1)[..., None]
-    rgb = ((components - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-    return rgb.reshape(-1, *feature.shape[1:])
-
-
-@pinned()
-def render(
-    recording: Recording, layer: str, frame: int = 0, channel: int = 0, row: int = 0, head: int | None = None
-) -> "Figure":
-    """Draw a layer: `frame` (its own count), `channel`, `row`, and of the attention one `head`, or the mean of all.
-
-    Raises `ValueError` naming the choices for an unknown layer, `ValueError` or `TypeError` for a number outside the layer.
-    """
-    if layer not in recording.features:
-        raise ValueError(f"unknown layer {layer!r}: choose one of {', '.join(recording.features)}")
-    feature = recording.features[layer][0]  # c t h w
-    channels, frames, height, width = feature.shape
-    frame, channel, row = (
-        check_number(number, name, 0, length - 1, int)
-        for name, number, length in (("frame", frame, frames), ("channel", channel, channels), ("row", row, height))
-    )
-
-    weights = recording.attention.get(layer)  # 1 heads t s h w, or None
-    columns = 3 if weights is None else 4
-    figure = new_figure(2.5 * columns + 0.2, 5.7, dpi=80, layout=None)
-    axes = figure.subplots(2, columns, squeeze=False)
-    figure.subplots_adjust(0.5 / figure.get_figwidth(), 0.07, 1 - 0.2 / figure.get_figwidth(), 0.86, wspace=0.2, hspace=0.32)
-
-    noisy = ((recording.noisy + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0)  # T H W 3
-    every, zoom = len(noisy) // frames, noisy.shape[1] // height  # frames, and rows, of the clip to one of the layer
-    _draw_clip(*axes[:, 0], "noisy clip", noisy, frame * every, row * zoom + zoom // 2)
-    one = feature[channel]
-    _draw_clip(*axes[:, 1], f"channel {channel}", one, frame, row, vmin=one.min().item(), vmax=one.max().item())
-    _draw_clip(*axes[:, 2], "channels as RGB", principal_rgb(feature).permute(1, 2, 3, 0), frame, row)
-    if weights is not None:
-        _draw_attention(*axes[:, 3], weights[0], frame, row, head)
-    origin = "the predicted v" if layer == "output" else "added by inflation" if is_added(layer) else "of the image net"
-    figure.suptitle(f"{layer}  ({origin}; {channels} channels, {frames} frames of {height}×{width})", fontsize=12)
-    return figure
-
-
-def _show(axis, picture: Tensor, title: str, across: str, down: str, **colours) -> None:
-    """A picture (rows, columns) or (rows, columns, 3) with named axes; ticks would take half of the time to draw."""
-    axis.imshow(picture.numpy(), aspect="auto", interpolation="nearest", **colours)
-    axis.set(xlabel=across, ylabel=down, xticks=[], yticks=[])
-    axis.set_title(title, fontsize=10)
-
-
-def _draw_clip(image, slice_, title: str, clip: Tensor, frame: int, row: int, **limits) -> None:
-    """A frame and the row's slice x-t of (t h w [3]); dashes in each say where the other is."""
-    _show(image, clip[frame], f"{title}, t = {frame}", "x →", "← y", cmap="viridis", **limits)
-    _show(slice_, clip[:, row], f"x–t at y = {row}", "x →", "← t", cmap="viridis", **limits)
-    for axis, place in ((image, row), (slice_, frame)):
-        axis.axhline(place, color="white", linewidth=1, linestyle=(0, (4, 4)))
-
-
-def _draw_attention(
-    to_each, along_row, weights: Float[Tensor, "heads t s h w"], frame: int, row: int, head: int | None
-) -> None:
-    """Above: every frame to every frame, the mean over places. Below: where the places of `row` look from `frame`."""
-    head = None if head is None else check_number(head, "head", 0, len(weights) - 1, int)
-    chosen = weights.mean(0) if head is None else weights[head]  # t s h w
-    every, some = chosen.mean((2, 3)), chosen[frame, :, row]
-    colours = {"cmap": "cividis", "vmin": 0, "vmax": max(every.max().item(), some.max().item())}
-    name = "attention, mean of heads" if head is None else f"attention, head {head}"
-    _show(to_each, every, name, "looked at: t →", "← looking: t", **colours)
-    _show(along_row, some, f"at y = {row}, from t = {frame} (max {colours['vmax']:.2f})", "x →", "← looked at: t", **colours)
+PATCHED_STEPS = 6  # of sampling, in the tab of patches
+FIRST_LAYER = "up.0.space-time"
 
 
 def feature_explorer(
-    stunet: nn.Module, video: Float[Tensor, "t 3 h w"], caption: str, log_snrs: tuple[float, ...] = LOG_SNRS, seed: int = 0
+    stunet: nn.Module,
+    video: Float[Tensor, "t 3 h w"],
+    caption: str,
+    log_snrs: tuple[float, ...] = LOG_SNRS,
+    seed: int = 0,
+    *,
+    other: str | None = None,
+    centre: Float[Tensor, "t 2"] | None = None,
+    scale: str = "tiny",
 ):
-    """Sliders over what a base STUNet makes of a clip in [0, 1] of base size: an `ipywidgets.VBox` for Jupyter.
+    """Tabs of controls over what a base STUNet makes of a clip in [0, 1] of base size: an `ipywidgets.Tab` for Jupyter.
 
-    Choose a layer, a noise level of `log_snrs`, a frame, a channel, a row and an attention head. The ranges are those of the
-    layer. Needs `pip install 'minilumiere[notebooks]'`, else `ImportError`; otherwise raises what `record` raises.
+    Args: `caption` of the clip; noise levels `log_snrs`; `seed` of the noise; `other` caption to compare with (default: every
+    motion turned round); `centre` (x, y) of the object on every frame, in units of 32 (of `sample_batch`; for a clip of 32
+    pixels they are its pixels): without it there is no tab of correspondence; the `scale` whose net it is.
+
+    Needs `pip install 'minilumiere[notebooks]'`, else `ImportError`; otherwise raises what `record` raises, and `ValueError`
+    for a bad second caption or scale, or a centre of another shape.
     """
     try:
         import ipywidgets as widgets
@@ -151,43 +67,205 @@ def feature_explorer(
     if not isinstance(log_snrs, list | tuple) or not log_snrs:
         raise ValueError(f"log_snrs must be a list of at least one log-SNR, got {log_snrs!r}")
     log_snrs = tuple(check_number(level, "log_snrs", -MAX_LOG_SNR, MAX_LOG_SNR) for level in log_snrs)
-    recordings = {level: record(stunet, video, caption, level, seed) for level in log_snrs}
-    features, heads = recordings[log_snrs[0]].features, stunet.middle_inflation[0].heads
+    if other is not None:
+        parse_caption(other)
+    if centre is not None and tuple(centre.shape) != (len(video), 2):
+        raise ValueError(f"centre has shape {tuple(centre.shape)}; wanted {(len(video), 2)}: (x, y) on every frame")
+    tabs = Tabs(widgets, stunet, video, caption, other, log_snrs, seed, scale)
+    panels = {"one clip": tabs.one_clip, "two captions": tabs.two_captions, "sampling": tabs.sampling}
+    panels |= {"patching": tabs.patching}
+    if centre is not None:
+        panels["correspondence"] = lambda: tabs.correspondence(centre)
+    panels["words"] = tabs.words
 
-    layer = widgets.Dropdown(options=list(features), value="up.0.space-time", description="layer")
-    levels, middle = [(f"{level:+g}", level) for level in log_snrs], log_snrs[len(log_snrs) // 2]
-    noise = widgets.SelectionSlider(options=levels, value=middle, description="log-SNR")
-    head = widgets.Dropdown(options=[("all", None), *((str(i), i) for i in range(heads))], description="head")
-    frame, channel, row = (widgets.IntSlider(0, 0, 1, description=name) for name in ("frame t", "channel", "row y"))
-    picture = widgets.Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
+    makers = list(panels.values())
+    boxes = [widgets.VBox([widgets.Label("computing …")]) for _ in makers]
+    made: set[int] = set()
+    shown = widgets.Tab(boxes, titles=tuple(panels))
 
-    fitting = False
+    def open_tab(change=None) -> None:
+        number = shown.selected_index
+        if number is not None and number not in made:
+            made.add(number)
+            boxes[number].children = makers[number]()
 
-    def draw(change=None) -> None:
-        if not fitting:
-            chosen = (layer.value, frame.value, channel.value, row.value, head.value)
-            gc.disable()  # a figure ends as circular garbage: taken while young, it makes no full collection (0.12 s) fall due
-            try:
-                picture.value = to_png(render(recordings[noise.value], *chosen))
-            finally:
-                gc.enable()
-                gc.collect(0)
+    shown.selected_index = 0
+    open_tab()
+    shown.observe(open_tab, "selected_index")
+    return shown
 
-    def fit(change=None) -> None:
-        """Give the sliders the ranges of the layer; each stays where it is, relative to its range. Then draw once."""
-        nonlocal fitting
-        fitting = True
-        shape = features[layer.value].shape
-        for slider, length in ((frame, shape[2]), (channel, shape[1]), (row, shape[3])):
-            share = slider.value / slider.max if change else 0.5
-            slider.max = max(length - 1, 1)  # in the browser, a slider from 0 to 0 is an error
-            slider.value, slider.disabled = round(share * (length - 1)), length == 1
-        head.disabled = layer.value not in recordings[noise.value].attention
+
+class Tabs:
+    """What the tabs show of one clip, computed when it is first asked for, and each tab's widgets."""
+
+    def __init__(self, widgets, stunet, video, caption, other, log_snrs, seed, scale):
+        self.widgets, self.stunet, self.video, self.log_snrs, self.seed = widgets, stunet, video, log_snrs, seed
+        self.captions, self.scale = (caption, other or opposite(caption)), get_scale(scale)
+
+    # What is computed
+
+    def _record(self, caption: str) -> dict[float, Recording]:
+        return {level: record(self.stunet, self.video, caption, level, self.seed) for level in self.log_snrs}
+
+    @cached_property
+    def recordings(self) -> dict[float, Recording]:
+        return self._record(self.captions[0])
+
+    @cached_property
+    def others(self) -> dict[float, Recording]:
+        return self._record(self.captions[1])
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """{layer: (c, t, h, w)}"""
+        return {name: tuple(value.shape[1:]) for name, value in self.recordings[self.log_snrs[0]].features.items()}
+
+    # The controls
+
+    def _layer(self, names: list[str], first: str = FIRST_LAYER):
+        first = first if first in names else names[-1]
+        return self.widgets.Dropdown(options=names, value=first, description="layer")
+
+    def _noise(self):
+        levels = [(f"{level:+g}", level) for level in self.log_snrs]
+        return self.widgets.SelectionSlider(options=levels, value=self.log_snrs[len(self.log_snrs) // 2], description="log-SNR")
+
+    def _slider(self, name: str, length: int = 2):
+        slider = self.widgets.IntSlider(0, 0, max(length - 1, 1), description=name)
+        slider.disabled = length == 1
+        return slider
+
+    def _heads(self):
+        count = self.stunet.middle_inflation[0].heads
+        return self.widgets.Dropdown(options=[("all", None), *((str(i), i) for i in range(count))], description="head")
+
+    def _panel(
+        self, lines: list[list], draw: Callable[[], "Figure"], layer=None, lengths: Callable[[], dict] | None = None
+    ) -> list:
+        """Lines of controls over a picture. When `layer` changes, sliders take the lengths that `lengths` gives for it."""
+        widgets = self.widgets
+        picture = widgets.Image(format="png", layout={"align_self": "flex-start", "max_width": "100%"})
         fitting = False
-        draw()
 
-    fit()
-    layer.observe(fit, "value")
-    for control in (noise, head, frame, channel, row):
-        control.observe(draw, "value")
-    return widgets.VBox([widgets.HBox([layer, noise, head]), widgets.HBox([frame, channel, row]), picture])
+        def redraw(change=None) -> None:
+            if not fitting:
+                gc.disable()  # a figure ends as circular garbage: taken young, it makes no full collection (0.12 s) fall due
+                try:
+                    picture.value = to_png(draw())
+                finally:
+                    gc.enable()
+                    gc.collect(0)
+
+        def fit(change=None) -> None:
+            """Give the sliders the ranges of the layer; each stays where it is, relative to its range. Then draw once."""
+            nonlocal fitting
+            fitting = True
+            for slider, length in (lengths() if lengths else {}).items():
+                share = slider.value / slider.max if change else 0.5
+                slider.max = max(length - 1, 1)  # in the browser, a slider from 0 to 0 is an error
+                slider.value, slider.disabled = round(share * (length - 1)), length == 1
+            fitting = False
+            redraw()
+
+        fit()
+        for control in (control for line in lines for control in line):
+            control.observe(fit if control is layer else redraw, "value")
+        return [*(widgets.HBox(line) for line in lines), picture]
+
+    # The tabs
+
+    def one_clip(self) -> list:
+        layer, noise, head = self._layer(list(self.shapes)), self._noise(), self._heads()
+        frame, channel, row = (self._slider(name) for name in ("frame t", "channel", "row y"))
+
+        def lengths() -> dict:
+            channels, frames, height, _ = self.shapes[layer.value]
+            head.disabled = layer.value not in self.recordings[noise.value].attention
+            return {frame: frames, channel: channels, row: height}
+
+        def draw():
+            return render(self.recordings[noise.value], layer.value, frame.value, channel.value, row.value, head.value)
+
+        return self._panel([[layer, noise, head], [frame, channel, row]], draw, layer, lengths)
+
+    def two_captions(self) -> list:
+        layer, noise = self._layer(list(self.shapes), "up.1.space-time"), self._noise()
+        frame, channel, row = (self._slider(name) for name in ("frame t", "channel", "row y"))
+        pair = (self.recordings, self.others)
+
+        def lengths() -> dict:
+            channels, frames, height, _ = self.shapes[layer.value]
+            return {frame: frames, channel: channels, row: height}
+
+        def draw():
+            one, other = (recorded[noise.value] for recorded in pair)
+            return render_pair(one, other, self.captions, layer.value, frame.value, channel.value, row.value)
+
+        return self._panel([[layer, noise], [frame, channel, row]], draw, layer, lengths)
+
+    def sampling(self) -> list:
+        frames = len(self.video)
+        path = sampling_path(self.stunet, list(self.captions), [self.seed] * 2, self.scale, frames=frames)
+        layer = self._layer(list(path[0].features), "up.1.space-time")
+        clip = self.widgets.Dropdown(options=[(caption, i) for i, caption in enumerate(self.captions)], description="caption")
+        step, frame, row = (
+            self._slider(name, length)
+            for name, length in (("step", len(path)), ("frame t", frames), ("row y", self.scale.size))
+        )
+        step.value, frame.value, row.value = len(path) // 2, frames // 2, self.scale.size // 2
+
+        def draw():
+            return render_step(path, step.value, layer.value, clip.value, frame.value, row.value)
+
+        return self._panel([[layer, clip], [step, frame, row]], draw)
+
+    def patching(self) -> list:
+        names = [name for name in named_layers(self.stunet) if name.endswith(("space-time", "time-attention"))]
+        scale, (one, other) = without_image_guidance(self.scale), self.captions
+        options = {"steps": smoke(PATCHED_STEPS), "frames": len(self.video)}
+        donor = sampling_path(self.stunet, [other], [self.seed], scale, layers=names, **options)
+        patches = {("the other's run", name): of_run(donor, [name]) for name in names}
+        patches |= {("the other's words", name): of_words(self.stunet, [other], [name]) for name in names}
+
+        def sampled(patch=None) -> Tensor:
+            return patched_clips(self.stunet, [one], [self.seed], scale, patch, **options)[0]
+
+        own, theirs = sampled(), as_clips(donor[-1].clean)[0]
+        clips = {key: sampled(patch) for key, patch in patches.items()}
+        layer = self._layer(names, "middle.0.time-attention")
+        source = self.widgets.Dropdown(options=["the other's run", "the other's words"], description="from")
+        frame = self._slider("frame t", len(self.video))
+        frame.value = len(self.video) // 2
+
+        def draw():
+            shown = {one: own, other: theirs, "patched": clips[source.value, layer.value]}
+            return render_patched(shown, frame.value, f"{layer.value} from {source.value}", width=2.9)
+
+        return self._panel([[layer, source, frame]], draw)
+
+    def correspondence(self, centre: Tensor) -> list:
+        layer, noise = self._layer(list(self.shapes), "up.1.space-time"), self._noise()
+        frame, point = self._slider("frame t"), self._slider("point", len(object_points(self.video, centre)))
+
+        def lengths() -> dict:
+            return {frame: self.shapes[layer.value][1]}
+
+        def draw():
+            feature = self.recordings[noise.value].features[layer.value][0]
+            return render_correspondence(self.video, feature, centre, layer.value, frame.value, point.value)
+
+        return self._panel([[layer, noise], [frame, point]], draw, layer, lengths)
+
+    def words(self) -> list:
+        maps = {level: recording.words for level, recording in self.recordings.items()}
+        names = list(maps[self.log_snrs[0]])
+        layer, noise, head, row = self._layer(names, "up.1.space-time"), self._noise(), self._heads(), self._slider("row y")
+
+        def lengths() -> dict:
+            return {row: self.shapes[layer.value][2]}
+
+        def draw():
+            weights = maps[noise.value][layer.value][0]
+            return render_words(weights, self.captions[0], layer.value, row.value, head.value)
+
+        return self._panel([[layer, noise], [head, row]], draw, layer, lengths)

@@ -21,9 +21,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from minilumiere.model.temporal import rotate
 
@@ -100,10 +102,10 @@ def patch_features(
 ) -> Iterator[None]:
     """Within it, the outputs of some layers of a `UNet` or `STUNet` are replaced: {layer: value (b, c, t, h, w)}.
 
-    A value may be a function from the layer's own output to what takes its place, so that a frame or a region can be replaced:
-    `lambda own: torch.cat([other[:, :, :1], own[:, :, 1:]], dim=2)`. Of the layers, see above. Causal tracing of language
-    models does the same (Meng et al. 2022, "activation patching"). Raises `ValueError` for a layer that there is not, and for
-    a value of another shape when the model is called; `TypeError` for another model.
+    A value may be a function from the layer's own output to what takes its place; `part_of` makes one that replaces some
+    frames or a region only. Of the layers, see above. Causal tracing of language models does the same (Meng et al. 2022,
+    "activation patching"). Raises `ValueError` for a layer that there is not, and for a value of another shape when the model
+    is called; `TypeError` for another model.
     """
     layers = named_layers(model)
     if unknown := sorted(set(values) - set(layers)):
@@ -127,6 +129,33 @@ def patch_features(
         for name in values:
             hooks.enter_context(layers[name].register_forward_hook(partial(replace, name)))
         yield
+
+
+def part_of(
+    value: Float[Tensor, "b c t h w"], frames: list[int] | None = None, region: Tensor | None = None
+) -> Callable[[Float[Tensor, "b c t h w"]], Tensor]:
+    """For `patch_features`: a function that puts `value` on some `frames` of the layer, in a `region`, and else keeps its own.
+
+    `frames`: their numbers, of the layer's own count (default: all). `region`: (H, W), 1 or True where `value` goes (default:
+    everywhere), at any resolution; a place of the layer belongs to it if at least half of the place does. Raises `ValueError`
+    for a frame that the layer does not have, or a region that is no (H, W), when the model is called.
+    """
+
+    def put(own: Float[Tensor, "b c t h w"]) -> Float[Tensor, "b c t h w"]:
+        count, height, width = own.shape[2:]
+        chosen = list(range(count)) if frames is None else list(frames)
+        if any(not 0 <= frame < count for frame in chosen):
+            raise ValueError(f"the layer has frames 0 to {count - 1}; asked for {chosen}")
+        inside = torch.zeros(count, height, width, dtype=torch.bool, device=own.device)
+        inside[chosen] = True
+        if region is not None:
+            if region.dim() != 2:
+                raise ValueError(f"a region has shape (H, W), not {tuple(region.shape)}")
+            share = F.adaptive_avg_pool2d(region[None].to(own), (height, width))
+            inside &= share >= 0.5
+        return torch.where(inside, value.to(own), own)
+
+    return put
 
 
 @contextmanager

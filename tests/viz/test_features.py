@@ -8,7 +8,7 @@ from torch import nn
 from minilumiere.config import SCALES
 from minilumiere.model import STUNet, UNet, tokenise
 from minilumiere.viz import patch_features, record_features
-from minilumiere.viz.features import is_added, named_layers, record_temporal_attention
+from minilumiere.viz.features import is_added, named_layers, part_of, record_temporal_attention
 
 CAPTIONS = ["a red 3 moving right", "a blue 7 circling clockwise quickly and a white 1"]
 
@@ -237,3 +237,22 @@ def test_bad_patches_are_refused(stunet, inputs):
     assert count_hooks(stunet) == 0
     with pytest.raises(TypeError, match="UNet"), patch_features(nn.Linear(1, 1), {}):
         pass
+
+
+def test_part_of_replaces_frames_and_a_region_and_keeps_the_rest():
+    own, value = torch.zeros(1, 2, 4, 4, 4), torch.ones(1, 2, 4, 4, 4)
+    region = torch.zeros(16, 16)
+    region[:8, :6] = 1  # of the layer's 4x4 places of 4x4 pixels: two rows, a column and a half
+    replaced = part_of(value, frames=[1, 3], region=region)(own)
+    expected = torch.zeros_like(own)
+    expected[:, :, [1, 3], :2, :2] = 1
+    assert torch.equal(replaced, expected)
+    assert torch.equal(part_of(value)(own), value) and torch.equal(part_of(value, frames=[])(own), own)
+    expected = torch.zeros_like(own)
+    expected[:, :, 2] = 1
+    assert torch.equal(part_of(value, frames=[2])(own), expected)
+    for bad in ([4], [-1]):
+        with pytest.raises(ValueError, match="frames 0 to 3"):
+            part_of(value, frames=bad)(own)
+    with pytest.raises(ValueError, match=r"shape \(H, W\), not \(1, 4, 4\)"):
+        part_of(value, region=torch.ones(1, 4, 4))(own)

@@ -1,0 +1,174 @@
+"""Correspondence: does a layer know which place of a later frame shows what a place of frame 0 shows? The truth is known.
+
+    place p on frame 0 ─► its features ─► nearest place on frame t (cosine similarity) ─► p + how far that is ─► error
+
+Digits move without turning, so the true track of a point is the point plus how far the object's centre has come: exact, also
+where walls reflect. DiffTrack (Nam et al. 2025, 2506.17220) asks the same of large video models, with a tracker in place of
+the truth. Features are compared without their mean over the clip, of each channel, which all places share. Distances are in
+units of the canvas, of which there are 32. Our choice. Used in notebook 10.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minilumiere.dataset.paths import CANVAS
+from minilumiere.torch_state import pinned
+from minilumiere.validate import check_number
+from minilumiere.viz.clips import new_figure
+from minilumiere.viz.features import is_added
+from minilumiere.viz.layers import record, show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = 0.5  # brightness: a pixel of frame 0 that is brighter is a point of the object
+
+
+def object_points(video: Float[Tensor, "t 3 h w"], centre: Float[Tensor, "t 2"], reach: float = 10.0) -> Float[Tensor, "n 2"]:
+    """The points (x, y), in units, of the object on frame 0: bright pixels no farther than `reach` from its centre."""
+    y, x = (video[0].amax(0) > INK).nonzero().unbind(1)
+    points = (torch.stack([x, y], dim=1) + 0.5) * CANVAS / video.shape[-1]
+    return points[(points - centre[0]).norm(dim=1) <= reach]
+
+
+def true_track(points: Float[Tensor, "n 2"], centre: Float[Tensor, "t 2"]) -> Float[Tensor, "n t 2"]:
+    """Where the points of frame 0 are on each frame, given the object's centre in units."""
+    return points[:, None] + (centre - centre[0])
+
+
+def place_of(points: Float[Tensor, "n *t 2"], height: int, width: int) -> Int[Tensor, "n *t 2"]:
+    """The column and row of the place that a point lies in."""
+    size = torch.tensor([width, height])
+    return (points / CANVAS * size).floor().long().clamp(min=torch.zeros(2, dtype=torch.long), max=size - 1)
+
+
+@pinned()
+def similarities(feature: Float[Tensor, "c t h w"], points: Float[Tensor, "n 2"]) -> Float[Tensor, "n t h w"]:
+    """Cosine similarity of what is at each point on frame 0 to what is at every place of every frame."""
+    centred = F.normalize(feature - feature.mean((1, 2, 3), keepdim=True), dim=0)
+    column, row = place_of(points, *feature.shape[2:]).unbind(-1)
+    return torch.einsum("cn,cthw->nthw", centred[:, 0, row, column], centred)
+
+
+@pinned()
+def follow(feature: Float[Tensor, "c t h w"], points: Float[Tensor, "n 2"]) -> Float[Tensor, "n t 2"]:
+    """Where a layer says that the points of frame 0 are on each of its frames: each moves as far as its nearest place is."""
+    height, width = feature.shape[2:]
+    best = similarities(feature, points).flatten(2).argmax(-1)  # n t
+    found = torch.stack([best % width, best // width], dim=-1)  # n t 2: column, row
+    return points[:, None] + (found - place_of(points, height, width)[:, None]) * CANVAS / torch.tensor([width, height])
+
+
+def track_error(found: Float[Tensor, "n t 2"], truth: Float[Tensor, "n t 2"]) -> float:
+    """Mean distance in units, over all points and all frames but the first."""
+    return float((found - truth)[:, 1:].norm(dim=-1).mean())
+
+
+def at_rate(truth: Float[Tensor, "n t 2"], frames: int) -> Float[Tensor, "n t' 2"]:
+    """The truth on the frames that a layer has: of 16, a layer of 4 has 0, 4, 8 and 12."""
+    return truth[:, :: truth.shape[1] // frames]
+
+
+def coarse_error(truth: Float[Tensor, "n t 2"], height: int, width: int) -> float:
+    """The least error that a layer can have: points move by whole places only."""
+    side = CANVAS / torch.tensor([width, height])
+    return track_error(truth[:, :1] + ((truth - truth[:, :1]) / side).round() * side, truth)
+
+
+@pinned()
+def correspondence(
+    stunet: nn.Module,
+    clips: list[tuple[Float[Tensor, "t 3 h w"], str, Float[Tensor, "t 2"]]],
+    log_snrs: tuple[float, ...],
+    seed: int = 0,
+) -> tuple[dict[float, dict[str, float]], dict[str, float], float]:
+    """The mean error over `clips` (video, caption of one object, its centre in units), in units.
+
+    Returns {log-SNR: {layer: error}}; {layer: the least that it can be}, see `coarse_error`; and the error of never moving.
+    Noise of clip i is drawn from `seed` + i. Raises what `record` raises.
+    """
+    errors: dict[float, dict[str, list[float]]] = {level: {} for level in log_snrs}
+    coarse: dict[str, list[float]] = {}
+    still = []
+    for number, (video, caption, centre) in enumerate(clips):
+        points = object_points(video, centre)
+        truth = true_track(points, centre)
+        still.append(track_error(points[:, None].expand_as(truth), truth))
+        for level in log_snrs:
+            for layer, feature in record(stunet, video, caption, level, seed + number).features.items():
+                there = at_rate(truth, feature.shape[2])
+                errors[level].setdefault(layer, []).append(track_error(follow(feature[0], points), there))
+                if level == log_snrs[0]:
+                    coarse.setdefault(layer, []).append(coarse_error(there, *feature.shape[3:]))
+
+    def mean(values: Mapping[str, list[float]]) -> dict[str, float]:
+        return {layer: sum(each) / len(each) for layer, each in values.items()}
+
+    return {level: mean(values) for level, values in errors.items()}, mean(coarse), sum(still) / len(still)
+
+
+@pinned()
+def plot_correspondence(
+    errors: Mapping[float, Mapping[str, float]], coarse: Mapping[str, float], still: float, title: str = ""
+) -> "Figure":
+    """A curve over the layers for each noise level, between the least that whole places allow and never moving."""
+    from matplotlib import colormaps
+
+    figure = new_figure(8, 3.6)
+    axis = figure.subplots()
+    layers = list(coarse)
+    for number, (level, values) in enumerate(errors.items()):
+        colour = colormaps["cividis"](0.95 - 0.95 * number / max(1, len(errors) - 1))
+        axis.plot(range(len(layers)), [values[layer] for layer in layers], marker=".", color=colour, label=f"{level:+g}")
+    axis.plot(range(len(layers)), list(coarse.values()), color="0.6", linestyle=":", label="least possible")
+    axis.axhline(still, color="C3", linestyle="--", linewidth=1, label="never moving")
+    axis.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
+    for label, layer in zip(axis.get_xticklabels(), layers, strict=True):
+        label.set_color("C1" if is_added(layer) else "black")
+    axis.set(ylabel="error, in units of 32", ylim=(0, None), title=title)
+    axis.legend(title="log-SNR", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+@pinned()
+def render_correspondence(
+    video: Float[Tensor, "t 3 h w"],
+    feature: Float[Tensor, "c t h w"],
+    centre: Float[Tensor, "t 2"],
+    layer: str = "",
+    frame: int = 0,
+    point: int = 0,
+) -> "Figure":
+    """Frame 0 with its points; frame `frame` of the layer with where they are and where they are found; what one `point` is
+    similar to there; the error over time. Raises `ValueError` or `TypeError` for a number outside its range.
+    """
+    points = object_points(video, centre)
+    truth = at_rate(true_track(points, centre), feature.shape[1])
+    frame = check_number(frame, "frame", 0, feature.shape[1] - 1, int)
+    point = check_number(point, "point", 0, len(points) - 1, int)
+    found, every = follow(feature, points), len(video) // feature.shape[1]
+    figure = new_figure(10.2, 3.2, dpi=80, layout=None)
+    axes = figure.subplots(1, 4)
+    figure.subplots_adjust(0.03, 0.15, 0.99, 0.78, wspace=0.2)
+    extent = {"extent": (0, CANVAS, CANVAS, 0)}
+    show(axes[0], video[0].permute(1, 2, 0), "clip, t = 0", "x →", "← y", **extent)
+    show(axes[1], video[frame * every].permute(1, 2, 0), f"clip, t = {frame * every}", "x →", "← y", **extent)
+    alike = similarities(feature, points[point : point + 1])[0, frame]
+    show(axes[2], alike, f"similar to the ring, max {alike.max():.2f}", "x →", "← y", cmap="cividis", **extent)
+    axes[0].plot(*points.T.numpy(), ".", color="white", markersize=3)
+    axes[1].plot(*truth[:, frame].T.numpy(), ".", color="white", markersize=3, label="true")
+    axes[1].plot(*found[:, frame].T.numpy(), "x", color="#E69F00", markersize=4, label="found")
+    axes[0].plot(*points[point].numpy(), "o", color="#E69F00", markersize=9, fillstyle="none")
+    axes[2].plot(*truth[point, frame].numpy(), "o", color="#E69F00", markersize=9, fillstyle="none")
+    errors = (found - truth).norm(dim=-1).mean(0)
+    axes[3].plot(torch.arange(len(errors)) * every, errors.numpy(), color="#0072B2")
+    axes[3].plot(frame * every, errors[frame].item(), "o", color="#0072B2")
+    axes[3].set(xlabel="t →", ylim=(0, max(8.0, float(errors.max()) * 1.05)))
+    axes[3].set_title("error (of 32) →, up", fontsize=10)
+    figure.suptitle(f"{layer}: white where the points are, orange where they are found; error {track_error(found, truth):.1f}")
+    return figure
