@@ -16,7 +16,7 @@ DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parent / "data"  #
 VERSION = "0.1.0"
 STYLES = ("outline", "dotted", "neon")
 # Of training, in an order in which they can be trained.
-STAGES = ("judge", "t2i", "base", "conditioned", "ssr-image", "ssr", *(f"style-{style}" for style in STYLES))
+STAGES = ("judge", "t2i", "base", "conditioned", "ssr-image", "ssr", *(f"style-{style}" for style in STYLES), "video-features")
 FORMAT_VERSION = 1  # of checkpoints; raised whenever an old file can no longer be read
 
 
@@ -45,6 +45,13 @@ class JudgeConfig:
 
 
 @dataclass(frozen=True)
+class FeaturesConfig:
+    """The space-time net whose features a Fréchet video distance compares."""
+
+    channels: tuple[int, ...] = (16, 48, 64)  # one entry a level; the last is the number of features
+
+
+@dataclass(frozen=True)
 class Scale:
     """Everything that differs between `tiny` (laptop, CI) and `full` (one GPU)."""
 
@@ -60,6 +67,7 @@ class Scale:
     lengths: tuple[int, ...] = (16, 32, 48, 64, 80)  # frames of the clips that the base is trained on
     halvings: int = 2  # times that the base STUNet halves the frames: its temporal factor is 2 ** halvings
     judge: JudgeConfig = field(default_factory=JudgeConfig)
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
     image_shift: float = -2.0  # log-SNR shifts towards noise: redundant data (large, or many frames) needs more
     video_shift: float = -5.0  # of 16 frames; see `shift_of`
     ssr_shift: float = -2.0
@@ -150,6 +158,7 @@ def architecture(stage: str, scale: Scale) -> dict:
         "ssr-image": (scale.ssr, {"size": scale.output_size}),
         "ssr": (scale.ssr, {"size": scale.output_size, "halvings": 0}),
         **{f"style-{style}": (scale.t2i, {"size": scale.size}) for style in STYLES},
+        "video-features": (scale.features, {"size": scale.size}),
     }[stage]
     facts = asdict(config) | more
     if not facts.get("floor", 1.0):  # what predicts v is what it was before there was a floor

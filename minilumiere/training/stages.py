@@ -4,6 +4,7 @@
       └───► style-*                  the text-to-image model in another style
     ssr-image ──► ssr                the first two for super-resolution
     judge                            the digit classifier that evaluation reads videos with
+    video-features                   a reader of words, whose features a Fréchet video distance compares
 
 All randomness of a step comes from the generator that the loop hands in, seeded by (seed, step): nothing else has to
 be saved for a resumed run to continue bit for bit. Batch sizes, steps and learning rates are our choice.
@@ -26,7 +27,7 @@ from minilumiere.dataset.subjects import Subjects, random_subjects, subjects_of
 from minilumiere.evaluation.judge import judge_crops
 from minilumiere.model.conditioning import extents
 from minilumiere.model.superres import TRAIN_AUGMENTATION, condition
-from minilumiere.model.text import tokens_of
+from minilumiere.model.text import NULL, VOCABULARY, tokens_of
 from minilumiere.training.clips import (
     HIDDEN,
     NARROWLY,
@@ -43,6 +44,7 @@ from minilumiere.weights.nets import build
 
 STYLE_DIGITS = (0, 2, 3, 5, 7)  # that a style is learnt from
 TWO_OBJECTS = 0.6  # share of the text-to-image model's images with two: which colour goes with which digit is hard
+READ_FRAMES = 16  # of the clips whose words are read, at every scale
 STYLED = 0.4  # share of super-resolution's training clips that are drawn in some style
 
 
@@ -168,6 +170,20 @@ def digit_loss(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(model(batch["crops"]).float(), batch["digit"])
 
 
+def draw_clips(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+    """Clean clips of `READ_FRAMES` frames, and which words of the vocabulary their captions have. All pairs occur."""
+    asked = random_subjects(n, generator, device=device)
+    videos, _ = draw_scenes(asked, generator, READ_FRAMES, scale.size, scale.output_size, "train")
+    words = torch.zeros(n, NULL + 1 + len(VOCABULARY), device=device).scatter_(1, tokens_of(asked), 1)
+    clips = (videos.transpose(1, 2) * 2 - 1).contiguous(memory_format=torch.channels_last_3d)  # 1.6 times as fast on a CPU
+    return {"clips": clips, "words": words[:, NULL + 1 :]}
+
+
+def words_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Binary cross-entropy of every word."""
+    return F.binary_cross_entropy_with_logits(model(batch["clips"]).float(), batch["words"])
+
+
 def style_stage(style: str) -> Stage:
     """Fine-tuning of the text-to-image model on a handful of images in a style."""
     return Stage(
@@ -244,6 +260,16 @@ RECIPES: dict[str, Stage] = {
         rate=1e-3,
         on_gpu=16,
         minutes=4,
+    ),
+    "video-features": Stage(
+        build=partial(build, "video-features"),
+        draw=draw_clips,
+        loss=words_loss,
+        steps={"tiny": 1200, "full": 1200},
+        batch={"tiny": 32, "full": 32},
+        rate=3e-3,
+        on_gpu=16,
+        minutes=1,
     ),
 }
 

@@ -1,15 +1,16 @@
 """The nets of a scale, by training stage: fresh, or with their shipped weights.
 
 judge: DigitClassifier    t2i, ssr-image: UNet    base, conditioned, ssr: STUNet, inflated from the shipped image net
-style-*: UNet, the shipped text-to-image net, of which the last level trains
+style-*: UNet, the shipped text-to-image net, of which the last level trains    video-features: `word_reader`, below
 """
 
 from torch import nn
 
-from minilumiere.config import Scale
+from minilumiere.config import FeaturesConfig, Scale
 from minilumiere.model.digit_classifier import DigitClassifier
 from minilumiere.model.stunet import STUNet
 from minilumiere.model.stylize import last_level
+from minilumiere.model.text import VOCABULARY
 from minilumiere.model.unet import UNet
 from minilumiere.torch_state import global_generator, pinned
 from minilumiere.weights.checkpoint import load_weights
@@ -37,6 +38,8 @@ def trained(stage: str, scale: Scale) -> nn.Module:
 def _build(stage: str, scale: Scale, untrained: bool = False) -> nn.Module:
     if stage == "judge":
         return DigitClassifier(scale.judge)
+    if stage == "video-features":
+        return word_reader(scale.features)
     if stage == "t2i":
         return UNet(scale.t2i, scale.size)
     if stage == "ssr-image":
@@ -61,3 +64,19 @@ def load_shipped(net: nn.Module, stage: str, scale: Scale) -> dict:
     weights, metadata = read_shipped(stage, scale)
     load_weights(net, weights)
     return metadata
+
+
+def word_reader(config: FeaturesConfig) -> nn.Sequential:
+    """Clips (b 3 t h w) in [-1, 1] to a logit for each word of the vocabulary: is it in the caption? Our choice.
+
+    Each level halves the picture, sees a neighbourhood, then a moment; all but the first halve the frames, too. All but the
+    last layer are what `evaluation.frechet` takes: maxima over frames and places, so that a clip may be of any length.
+    """
+    layers, last = [], 3
+    for level, width in enumerate(config.channels):
+        halved = 2 if level else 1
+        for kernel, stride in (((1, 3, 3), (1, 2, 2)), ((3, 1, 1), (halved, 1, 1)), ((1, 3, 3), (1, 1, 1))):
+            around = tuple(length // 2 for length in kernel)
+            layers += [nn.Conv3d(last, width, kernel, stride, around), nn.GroupNorm(4, width), nn.ReLU()]
+            last = width
+    return nn.Sequential(*layers, nn.AdaptiveMaxPool3d(1), nn.Flatten(), nn.LayerNorm(last), nn.Linear(last, len(VOCABULARY)))

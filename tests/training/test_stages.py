@@ -12,6 +12,7 @@ from minilumiere.evaluation.judge import colour_masses
 from minilumiere.model.diffusion import clean_and_noise
 from minilumiere.model.text import MAX_TOKENS, VOCABULARY
 from minilumiere.training.stages import (
+    READ_FRAMES,
     RECIPES,
     STYLE_DIGITS,
     STYLED,
@@ -42,10 +43,13 @@ def test_a_batch_holds_as_many_of_everything_and_the_net_learns_from_it(name):
     """At sizes of a few thousand parameters; the loss is one number, of which every clip has its share."""
     batch = RECIPES[name].draw(SMALL, 6, seeded(), "cpu")
     (n,) = {len(value) for value in batch.values()}
-    assert n == 6 if "judge" in name or "t2i" in name else 1 <= n <= 6
+    assert n == 6 if name in ("judge", "t2i", "video-features") else 1 <= n <= 6
     assert all(value.isfinite().all() for value in batch.values())
     if name == "judge":
         assert batch["crops"].shape == (6, 1, SMALL.judge.crop, SMALL.judge.crop) and batch["digit"].shape == (6,)
+        return
+    if name == "video-features":
+        assert batch["clips"].shape == (6, 3, READ_FRAMES, SMALL.size, SMALL.size) and batch["words"].shape == (6, len(VOCABULARY))
         return
     size = SMALL.output_size if name.startswith("ssr") else SMALL.size
     assert batch["noisy"].shape[-2:] == batch["v"].shape[-2:] == (size, size)
@@ -139,6 +143,17 @@ def test_crops_show_the_object_in_front_and_are_named_by_its_digit():
     middle = slice(12, 16)
     # A 0 has a hole where a 1 has its stroke.
     assert ones[:, middle, middle].amax(1).mean() > 3 * zeros[:, middle, middle].mean()
+
+
+def test_the_words_are_those_of_the_captions_whose_clips_are_shown():
+    batch = RECIPES["video-features"].draw(SCALES["tiny"], 40, seeded(), "cpu")
+    names = list(VOCABULARY)
+    for clip, words in zip((batch["clips"] + 1) / 2, batch["words"], strict=True):
+        said = {name for name, there in zip(names, words.tolist(), strict=True) if there}
+        masses = colour_masses(clip.transpose(0, 1)).sum((0, 2, 3))
+        colours = {colour for colour in COLOURS if colour in said}
+        assert "a" in said and len(colours) == 1 + ("and" in said) and sum(name.isdigit() for name in said) in (1, len(colours))
+        assert {list(COLOURS)[i] for i in masses.topk(len(colours)).indices} == colours
 
 
 def test_images_of_the_text_to_image_model_are_of_the_objects_that_the_caption_names():
