@@ -43,6 +43,7 @@ def build_parser() -> Parser:
     generate.add_argument("--steps", type=int, help="sampling steps; default: the scale's")
     generate.add_argument("--guidance", type=float, help="classifier-free guidance weight; default: the scale's")
     generate.add_argument("--frames", type=int, help="a multiple of the temporal factor; default: the scale's")
+    generate.add_argument("--fast", action="store_true", help="by the few-step student, which has its guidance inside")
     generate.add_argument("--image", help="file of the first frame, of output or base size")
     generate.add_argument("--style", help=f"one of {', '.join(STYLES)}; default: none")
     generate.add_argument("--alpha", type=float, help="of the style's weights, 0 to 1; default: the style's own")
@@ -63,6 +64,7 @@ def build_parser() -> Parser:
 
     evaluate = command("evaluate", run_evaluate, "Judge generated clips beside real ones.")
     evaluate.add_argument("--samples", type=int, default=128, help="one-object captions, or cases a task; default: 128")
+    evaluate.add_argument("--fast", action="store_true", help="of the few-step student")
     evaluate.add_argument("--frames", type=int, help="of a clip, a multiple of the temporal factor; default: the scale's")
     evaluate.add_argument("--no-super-resolution", action="store_true", help="judge the base model's clips")
     instead = evaluate.add_mutually_exclusive_group()
@@ -80,7 +82,7 @@ def run_generate(options: argparse.Namespace) -> None:
     check_output(options.output, get_scale(options.scale).fps, options.zoom)
     if options.alpha is not None and options.style is None:
         raise ValueError("--alpha needs a --style")
-    pipe = load(options.scale, options.device)
+    pipe = load(options.scale, options.device, options.fast)
     if options.style is not None:
         pipe = pipe.in_style(options.style, options.alpha)
     announce_smoke()
@@ -164,7 +166,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         raise ValueError("--frames and --no-super-resolution go with neither --tasks nor --styles")
     plain = partial(evaluate, frames=options.frames, large=not options.no_super_resolution)
     measure = evaluate_styles if options.styles else evaluate_tasks if options.tasks else plain
-    pipe = load(options.scale, options.device)
+    pipe = load(options.scale, options.device, options.fast)
     if options.frames is not None:
         pipe.base.check_frames(options.frames)
     announce_smoke()

@@ -16,7 +16,17 @@ DATA = _HERE / "data" if (_HERE / "data").is_dir() else _HERE.parent / "data"  #
 VERSION = "0.1.0"
 STYLES = ("outline", "dotted", "neon")
 # Of training, in an order in which they can be trained.
-STAGES = ("judge", "t2i", "base", "conditioned", "ssr-image", "ssr", *(f"style-{style}" for style in STYLES), "video-features")
+STAGES = (
+    "judge",
+    "t2i",
+    "base",
+    "conditioned",
+    "fast",
+    "ssr-image",
+    "ssr",
+    *(f"style-{style}" for style in STYLES),
+    "video-features",
+)
 FORMAT_VERSION = 1  # of checkpoints; raised whenever an old file can no longer be read
 
 
@@ -73,10 +83,11 @@ class Scale:
     ssr_shift: float = -2.0
     steps: int = 14  # default sampling steps of the base model
     order: int = 2  # of its sampler (see `diffusion.denoise_along`); tests/benchmarks/README.md compares them
-    ssr_steps: int = 8
+    ssr_steps: int = 4
     tail: int = 3  # of either's steps: small ones at the end (see `diffusion.schedule`); without, speckle is left on the black
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
     image_guidance: float = 4.0  # the image net's, of single objects (see `appearance`)
+    power: float = 1.0  # of the times of sampling (see `diffusion.schedule`)
 
     def shift_of(self, frames: int) -> float:
         """The base's log-SNR shift for a clip of so many frames: as many times as there are frames, so much more noise.
@@ -84,6 +95,10 @@ class Scale:
         The frames of a clip show the same things: together they show through noise that hides each one alone.
         """
         return self.video_shift - math.log(frames / 16)
+
+    def few_steps(self) -> "Scale":
+        """The same, sampled by a student of few steps (see `training.distill`): it holds all guidance, so none is added."""
+        return replace(self, steps=4, order=1, tail=0, power=2.0, guidance=1.0, image_guidance=0.0, ssr_steps=2)
 
     @property
     def output_size(self) -> int:
@@ -155,6 +170,7 @@ def architecture(stage: str, scale: Scale) -> dict:
         "t2i": (scale.t2i, {"size": scale.size}),
         "base": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
         "conditioned": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
+        "fast": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
         "ssr-image": (scale.ssr, {"size": scale.output_size}),
         "ssr": (scale.ssr, {"size": scale.output_size, "halvings": 0}),
         **{f"style-{style}": (scale.t2i, {"size": scale.size}) for style in STYLES},

@@ -9,7 +9,6 @@ the i-th clip of a call is drawn from seed + i alone, so it is the same whatever
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,13 +34,13 @@ from minilumiere.weights.nets import trained
 
 
 @pinned()
-def load(scale: str = "tiny", device: str | torch.device | None = None) -> "Pipeline":
-    """The trained pipeline of a scale, on `device` (default: cuda where there is one, else cpu).
+def load(scale: str = "tiny", device: str | torch.device | None = None, fast: bool = False) -> "Pipeline":
+    """The trained pipeline of a scale, on `device` (default: cuda where there is one, else cpu); `fast`: the few-step student.
 
     Raises `ValueError` for an unknown scale, an absent device or damaged weights, `FileNotFoundError` for an untrained scale.
     """
-    preset, device = get_scale(scale), check_device(device)
-    return Pipeline(preset, trained("base", preset), trained("ssr", preset), device)
+    preset, device, fast = get_scale(scale), check_device(device), check_flag(fast, "fast")
+    return Pipeline(preset, trained("fast" if fast else "base", preset), trained("ssr", preset), device, student=fast)
 
 
 @dataclass
@@ -53,11 +52,13 @@ class Sampling:
     super_resolution: bool = True  # else the base clip
     progress: bool = False  # show bars
     copy_known: bool = True  # given pixels come back as they are; else as the net makes them
+    frames: int | None = None  # of a clip that is not given, 1 to 10,000; None: the scale's
     start: float | None = None  # diffusion time: from what noise leaves of the given clip; None: from noise alone
 
     def __post_init__(self):
         self.steps = check_number_or_none(self.steps, "steps", 1, 1000, int)
         self.guidance = check_number_or_none(self.guidance, "guidance", 0, 20)
+        self.frames = check_number_or_none(self.frames, "frames", 1, 10_000, int)
         for name in ("super_resolution", "progress", "copy_known"):
             setattr(self, name, check_flag(getattr(self, name), name))
 
@@ -69,14 +70,14 @@ class Pipeline:
     with it has N, too. The arguments that tasks share: `steps` of the base sampler, 1 to 1000; `guidance` weight, 0 (as if
     there were no caption; 1 = no guidance) to 20, of all nets; `frames`, a multiple of the temporal factor;
     `super_resolution=False` for the base clip; `progress=True` for bars. Defaults: the scale's. Tasks raise `ValueError` or
-    `TypeError` for a bad caption, image, video or mask, or an argument outside its range.
+    `TypeError` for a bad caption, image, video or mask, an argument outside its range, or guidance of a few-step student.
     """
 
     def __init__(
         self, scale: Scale, base: STUNet, ssr: STUNet, device: torch.device,
-        plain: STUNet | None = None, styled_from: float = STYLED_FROM,
+        plain: STUNet | None = None, styled_from: float = STYLED_FROM, student: bool = False,
     ):  # fmt: skip
-        self.scale, self.device = scale, device
+        self.scale, self.device, self.student = scale, device, student
         self.base, self.ssr = base.to(device).eval(), ssr.to(device).eval()
         self.t2i: UNet = base.t2i
         self.plain, self.styled_from = plain, styled_from  # in a style, `plain` answers below this log-SNR, else `base`
@@ -88,9 +89,8 @@ class Pipeline:
         super_resolution: bool = True, progress: bool = False,
     ) -> Float[Tensor, "*n t 3 h w"]:  # fmt: skip
         """A clip of a caption."""
-        how = Sampling(steps, guidance, super_resolution, progress)
-        frames, size = self._frames(frames), self.scale.size
-        nothing = torch.zeros(len(self._captions(caption)), frames, 4, size, size)
+        how, size = Sampling(steps, guidance, super_resolution, progress, frames=frames), self.scale.size
+        nothing = torch.zeros(len(self._captions(caption)), how.frames or self.scale.frames, 4, size, size)
         return self._complete(nothing[:, :, :3], nothing[:, :, 3:], caption, seed, how)
 
     @pinned()
@@ -99,11 +99,12 @@ class Pipeline:
         self, caption: str | list[str], seed: int = 0, *, steps: int | None = None, guidance: float | None = None
     ) -> Float[Tensor, "*n 3 h w"]:
         """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
-        how, tokens, size = Sampling(steps, guidance), self._tokens(self._captions(caption)), self.scale.size
-        denoise, noise = self._denoiser(self.t2i, tokens, self._guidance(how)), self._noise((3, size, size), len(tokens), seed)
+        how, tokens, size = Sampling(steps, guidance), tokenise(self._captions(caption)).to(self.device), self.scale.size
+        guidance = self.scale.guidance if how.guidance is None else how.guidance
+        denoise, noise = self._denoiser(self.t2i, tokens, guidance), self._noise((3, size, size), len(tokens), seed)
         levels = {"steps": how.steps or smoke(self.scale.steps), "shift": self.scale.image_shift, "tail": self.scale.tail}
-        image = _to_unit(sample(denoise, noise, **levels))
-        return image[0] if isinstance(caption, str) else image
+        images = _to_unit(sample(denoise, noise, **levels))
+        return images[0] if isinstance(caption, str) else images
 
     @pinned()
     def inpaint(
@@ -132,8 +133,8 @@ class Pipeline:
 
         `copy_known`: see `inpaint`.
         """
-        how = Sampling(steps, guidance, super_resolution, progress, copy_known)
-        return self._animate(image, torch.ones(1, 1, 1), caption, seed, frames, how)
+        how = Sampling(steps, guidance, super_resolution, progress, copy_known, frames=frames)
+        return self._animate(image, torch.ones(1, 1, 1), caption, seed, how)
 
     @pinned()
     def cinemagraph(
@@ -142,8 +143,8 @@ class Pipeline:
         super_resolution: bool = True, progress: bool = False, copy_known: bool = True,
     ) -> Float[Tensor, "*n t 3 h w"]:  # fmt: skip
         """An image that moves within a region, (1, H, W) or broadcastable to it, 1 = animated. See `image_to_video`."""
-        how = Sampling(steps, guidance, super_resolution, progress, copy_known)
-        return self._animate(image, region, caption, seed, frames, how)
+        how = Sampling(steps, guidance, super_resolution, progress, copy_known, frames=frames)
+        return self._animate(image, region, caption, seed, how)
 
     @pinned()
     def in_style(self, style: str, alpha: float | None = None, styled_from: float = STYLED_FROM) -> "Pipeline":
@@ -152,8 +153,7 @@ class Pipeline:
         They are used from a log-SNR on, -15 to 15 (-15, `FROM_THE_START`: as in the paper), and always for the last step;
         until then the original ones. Images have no motion to lose, and are styled from the start.
 
-        Styled, the image net guides frames the less, from α = 0.5 on not at all (see `appearance`): of four `dotted` captions,
-        3, 2 and 1 moved as asked at α = 0.5, 0.75 and 1 with its guidance, 4, 3 and 1 without, and styles came out weaker.
+        Styled, the image net guides frames the less, from α = 0.5 on not at all: it would hold the motion (see `appearance`).
 
         Raises `ValueError` for an unknown style, or an α or a log-SNR outside its range.
         """
@@ -162,7 +162,7 @@ class Pipeline:
         styled_from = check_number(styled_from, "styled_from", -MAX_LOG_SNR, MAX_LOG_SNR)
         base = with_style(self.base, trained(f"style-{style}", self.scale), alpha)
         scale = replace(self.scale, image_guidance=self.scale.image_guidance * max(0.0, 1 - 2 * alpha))
-        return Pipeline(scale, base, self.ssr, self.device, self.base, styled_from)
+        return Pipeline(scale, base, self.ssr, self.device, self.base, styled_from, self.student)
 
     @pinned()
     def stylize(
@@ -199,13 +199,13 @@ class Pipeline:
         return _to_unit(self._enlarge(low, [caption], seed, Sampling()))[0].transpose(0, 1)
 
     def _animate(
-        self, image: Tensor | str | Path, region: Tensor, caption: str | list[str], seed: int, frames: int | None, how: Sampling
+        self, image: Tensor | str | Path, region: Tensor, caption: str | list[str], seed: int, how: Sampling
     ) -> Float[Tensor, "*n t 3 H W"]:
         """Give an image on frame 0, and outside a region on all frames."""
         image = read_image(image, (self.scale.output_size, self.scale.size)) if isinstance(image, str | Path) else image
         image = self._check(image, "image", caption)
         region = check_mask(region, "region", (*image.shape[:-3], 1, *image.shape[-2:]))
-        return self._complete(*still_clip(image, region, self._frames(frames)), caption, seed, how)
+        return self._complete(*still_clip(image, region, how.frames or self.scale.frames), caption, seed, how)
 
     @torch.no_grad()
     def _complete(
@@ -233,8 +233,8 @@ class Pipeline:
         """Base clips in [-1, 1]. Of clips that begin with nothing but noise, two objects are sampled apart at first."""
         given = given_pixels(known, where) if where.any() else None
         single = torch.tensor([len(parse_caption(caption)) == 1 for caption in captions])
-        start, shift = 1.0 if how.start is None else how.start, self.scale.shift_of(known.shape[2])
-        levels = schedule(how.steps or smoke(self.scale.steps), shift, start, self.scale.tail)
+        scale, start = self._sampled(), 1.0 if how.start is None else how.start
+        levels = schedule(how.steps or smoke(scale.steps), scale.shift_of(known.shape[2]), start, scale.tail, scale.power)
         noisy = self._noise(known.shape[1:], len(captions), seed)
         if how.start is not None:
             noisy = add_noise(known, noisy, levels[:1].to(self.device))
@@ -242,30 +242,40 @@ class Pipeline:
 
         def denoiser(parts: list[str], owner: Tensor) -> Denoiser:
             theirs = None if given is None else given[owner]
-            return self._video_denoiser(self._tokens(parts), self._guidance(how), theirs, single[owner], styled_from)
+            return self._video_denoiser(parts, self._guidance(how), theirs, single[owner], styled_from)
 
         apart = [how.start is None and not place.any() for place in where]
-        sampler = {"order": self.scale.order, "progress": "base" if how.progress else ""}
+        sampler = {"order": scale.order, "progress": "base" if how.progress else ""}
         result = sample_captions(denoiser, noisy, captions, apart, levels, **sampler)
         return torch.where(where == 1, known, result) if how.copy_known else result
 
+    def _sampled(self) -> Scale:
+        """How clips are sampled: as the scale says, or in a student's few steps."""
+        return self.scale.few_steps() if self.student else self.scale
+
     def _guidance(self, how: Sampling) -> float:
-        return self.scale.guidance if how.guidance is None else how.guidance
+        if self.student and how.guidance not in (None, 1):
+            raise ValueError(f"a few-step student has its guidance inside: leave guidance out, got {how.guidance}")
+        return self._sampled().guidance if how.guidance is None else how.guidance
 
     def _denoiser(self, model, tokens: Tensor, guidance: float, **given) -> Denoiser:
         """A model with captions, given pixels and guidance, as the sampler calls it."""
-        null = null_tokens(len(tokens)).to(self.device)
-        with_caption, without = (partial(_call, model, words, given) for words in (tokens, null))
-        return guided(with_caption, without, guidance) if guidance > 0 else without
+
+        def of(words: Tensor) -> Denoiser:
+            return lambda noisy, log_snr: model(noisy, log_snr, words, **given)
+
+        without = of(null_tokens(len(tokens)).to(self.device))
+        return guided(of(tokens), without, guidance) if guidance > 0 else without
 
     def _video_denoiser(
-        self, tokens: Tensor, guidance: float, given: Tensor | None, single: Tensor, styled_from: float
+        self, captions: list[str], guidance: float, given: Tensor | None, single: Tensor, styled_from: float
     ) -> Denoiser:
         """The base model's denoiser; beside it the image net's guidance of clips of a single object (see `image_weight`)."""
+        tokens = tokenise(captions).to(self.device)
         denoise = self._denoiser(self.base, tokens, guidance, given=given)
         if self.plain is not None:
             denoise = plain_until(self._denoiser(self.plain, tokens, guidance, given=given), denoise, styled_from)
-        weight = single.to(self.device) * image_weight(guidance, self.scale)
+        weight = single.to(self.device) * image_weight(guidance, self._sampled())
         return with_image_guidance(denoise, self.t2i, tokens, weight)
 
     @torch.no_grad()
@@ -280,19 +290,13 @@ class Pipeline:
         def net(noisy: Tensor, log_snr: Tensor, tokens: Tensor) -> Tensor:
             return self._denoiser(self.ssr, tokens, guidance)(noisy, log_snr)
 
-        return super_resolve(net, low, self._tokens(captions), self.scale, noise, augmentation, **options)
+        return super_resolve(net, low, tokenise(captions).to(self.device), self._sampled(), noise, augmentation, **options)
 
     def _noise(self, shape: tuple[int, ...], n: int, seed: int, stream: int = 0) -> Tensor:
         """Normal noise (n, *shape), the same on every device; `stream` tells the uses within one clip apart."""
         seed = check_number(seed, "seed", 0, 2**60, int)
         generators = (torch.Generator().manual_seed((seed + i) * 4 + stream) for i in range(n))
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
-
-    def _tokens(self, captions: list[str]) -> Tensor:
-        return tokenise(captions).to(self.device)
-
-    def _frames(self, frames: int | None) -> int:
-        return self.scale.frames if frames is None else check_number(frames, "frames", 1, 10_000, int)
 
     def _check(self, given: Tensor, name: str, caption: str | list[str], *frames: None) -> Float[Tensor, "*n 3 h w"]:
         """An image or (with `frames`) a video for a caption, or one for each of a list, of base or output size, checked."""
@@ -309,10 +313,6 @@ class Pipeline:
         for each in captions:
             parse_caption(each)
         return list(captions)
-
-
-def _call(model, tokens: Tensor, given: dict[str, Tensor], noisy: Tensor, log_snr: Tensor) -> Tensor:
-    return model(noisy, log_snr, tokens, **given)
 
 
 def _to_unit(x: Tensor) -> Tensor:

@@ -110,16 +110,16 @@ def guided(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Den
     return denoise
 
 
-def schedule(steps: int, shift: float, start: float = 1.0, tail: int = 0) -> Float[Tensor, " steps+1"]:
+def schedule(steps: int, shift: float, start: float = 1.0, tail: int = 0, power: float = 1.0) -> Float[Tensor, " steps+1"]:
     """The log-SNR before the first of `steps` steps and after each: diffusion times from `start` (1 = pure noise) to 0.
 
-    Times are equally spaced, but for the last `tail` steps before 0, each of which halves the time: what noise is left at
-    the end cannot be taken away at once.
+    Shares of the start are equally spaced, then raised to a `power`, but for the last `tail` steps before 0, each of which
+    halves the time: what noise is left at the end cannot be taken away at once.
     """
     if steps < 1:
         raise ValueError(f"sampling takes at least one step, got {steps}")
     tail = min(tail, steps - 1)
-    times = torch.linspace(start, 0, steps - tail + 1, dtype=torch.float64)
+    times = start * torch.linspace(1, 0, steps - tail + 1, dtype=torch.float64) ** power
     halved = times[-2] / 2 ** torch.arange(1, tail + 1)
     return log_snr_at(torch.cat([times[:-1], halved, times[-1:]]), shift)
 
@@ -172,7 +172,8 @@ def sample(
     shift: float,
     start: float = 1.0,
     tail: int = 0,
+    power: float = 1.0,
     **options,
 ) -> Float[Tensor, "b ..."]:
     """Clean data from `noisy`, at diffusion time `start` (1 = pure noise). See `schedule`; `options` of `denoise_along`."""
-    return denoise_along(denoise, noisy, schedule(steps, shift, start, tail), **options)[1]
+    return denoise_along(denoise, noisy, schedule(steps, shift, start, tail, power), **options)[1]

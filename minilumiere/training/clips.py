@@ -11,6 +11,7 @@ What is taught first and why was found by training at `tiny`; our choice: the pa
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -65,23 +66,38 @@ def draw_videos(
     two objects; `bare`: of captions that leave motion open; `motions` to draw from; `shift` of the noise schedule (default:
     the scale's) or `band` of log-SNR to draw from, both of 16 frames; `spread`: see `spread_at`.
     """
+    asked, clean, draw = draw_clips(scale, n, generator, device, two, motions, bare, spread)
+    deeper = math.log(clean.shape[2] / 16)
+    levels = random_levels(len(clean), scale.video_shift if shift is None else shift, generator, band) - deeper
+    batch = with_noise(clean, tokens_of(asked), levels, generator)
+    masks, given = torch.zeros_like(clean[:, :1]), torch.zeros(len(clean), dtype=torch.bool)
+    if masked:
+        masks, given = random_masks(clean, generator)
+    batch["given"] = given_pixels(clean * 2 - 1, masks)
+    hidden = ((levels < STABLE_BELOW - deeper) & ~given).nonzero()[:, 0]
+    return with_stable_targets(batch, hidden, asked, partial(draw, size=scale.size))  # noise hides how finely they are drawn
+
+
+def draw_clips(
+    scale: Scale,
+    n: int,
+    generator: torch.Generator,
+    device: str,
+    two: float,
+    motions: tuple[str, ...] = MOTIONS,
+    bare: float = BARE,
+    spread: float = 1.0,
+) -> tuple[Subjects, Float[Tensor, "n 3 t h w"], Callable]:
+    """What clips of one length show, the clips in [0, 1], and what draws more of them: `draw(subjects, size)`."""
     frames = scale.lengths[int(pick(uniform((1,), generator), len(scale.lengths)))]
-    n, deeper = max(1, n * scale.frames // frames), math.log(frames / 16)
+    n = max(1, n * scale.frames // frames)
     asked = random_subjects(n, generator, two=two, unseen=False, bare=bare, motions=motions, device=device)
 
     def draw(subjects: Subjects, size: int) -> Float[Tensor, "n 3 t h w"]:
         videos, _ = draw_scenes(subjects, generator, frames, scale.size, size, "train", spread=spread)
         return videos.transpose(1, 2)
 
-    clean = draw(asked, scale.output_size)
-    levels = random_levels(n, scale.video_shift if shift is None else shift, generator, band) - deeper
-    batch = with_noise(clean, tokens_of(asked), levels, generator)
-    masks, given = torch.zeros_like(clean[:, :1]), torch.zeros(n, dtype=torch.bool)
-    if masked:
-        masks, given = random_masks(clean, generator)
-    batch["given"] = given_pixels(clean * 2 - 1, masks)
-    hidden = ((levels < STABLE_BELOW - deeper) & ~given).nonzero()[:, 0]
-    return with_stable_targets(batch, hidden, asked, partial(draw, size=scale.size))  # noise hides how finely they are drawn
+    return asked, draw(asked, scale.output_size), draw
 
 
 def draw_hidden_videos(scale: Scale, n: int, generator: torch.Generator, device: str, progress: float) -> Batch:

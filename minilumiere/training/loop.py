@@ -43,7 +43,7 @@ from minilumiere.training.state import check_steps, read_state, restore, save
 from minilumiere.validate import check_flag, check_number, check_path
 from minilumiere.weights.nets import load_shipped
 from minilumiere.weights.run_folder import held, log, trim_log
-from minilumiere.weights.shipped import SHIPPED_AS, built_on
+from minilumiere.weights.shipped import BEGINS_WITH, built_on
 
 WARM_UP = 100  # steps
 LOG_EVERY = 20  # steps; also how often the loss is looked at (a look makes a GPU wait)
@@ -112,8 +112,9 @@ def train(options: TrainOptions) -> nn.Module | None:
         model = stage.build(scale)
     identity = {"stage": options.stage, "scale": scale.name, "config": architecture(options.stage, scale)}
     identity |= {"batch": batch_size, "seed": options.seed, "from": None} | built_on(options.stage, scale)
-    if options.from_shipped or options.stage in SHIPPED_AS:
-        identity["from"] = load_shipped(model, options.stage, scale)["sha256"]
+    begins_with = options.stage if options.from_shipped else BEGINS_WITH.get(options.stage)
+    if begins_with:
+        identity["from"] = load_shipped(model, begins_with, scale)["sha256"]
     model.to(device)
 
     with held(options.folder) if rank == 0 else nullcontext():

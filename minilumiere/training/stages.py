@@ -1,6 +1,6 @@
 """What each training stage trains: its net, its data, its loss. The loop over them is `train`.
 
-    t2i ──► base ──► conditioned     the text-to-image model; temporal layers on top of it; these with given pixels
+    t2i ──► base ──► conditioned ──► fast     the text-to-image model; temporal layers on top; with given pixels; in few steps
       └───► style-*                  the text-to-image model in another style
     ssr-image ──► ssr                the first two for super-resolution
     judge                            the digit classifier that evaluation reads videos with
@@ -40,6 +40,7 @@ from minilumiere.training.clips import (
     random_levels,
     with_noise,
 )
+from minilumiere.training.distill import draw_segments
 from minilumiere.weights.nets import build
 
 STYLE_DIGITS = (0, 2, 3, 5, 7)  # that a style is learnt from
@@ -239,6 +240,16 @@ RECIPES: dict[str, Stage] = {
         rate=1e-3,
         on_gpu=16,
         minutes=10,
+    ),
+    "fast": Stage(
+        build=partial(build, "fast"),
+        draw=draw_segments,
+        loss=diffusion_loss,
+        steps={"tiny": 1500, "full": 2000},
+        batch={"tiny": 10, "full": 2},
+        rate=5e-4,
+        on_gpu=16,
+        minutes=8,
     ),
     **{f"style-{style}": style_stage(style) for style in STYLES},
     "ssr-image": Stage(

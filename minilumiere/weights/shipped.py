@@ -2,7 +2,8 @@
 
     t2i.safetensors        all of the text-to-image net        base.safetensors    the temporal layers on top of it
     ssr-image.safetensors  all of the image SSR net            ssr.safetensors     the temporal layers on top of it
-    style-*.safetensors    a styled last level of t2i          judge.safetensors   the digit classifier
+    fast.safetensors       those of the few-step student       style-*.safetensors a styled last level of t2i
+    judge.safetensors      the digit classifier
 
 `base` is trained by the stage of that name, then by `conditioned`, which teaches it to take given pixels. A file of
 temporal layers, or of a style, names the image weights it was trained on, by checksum; on others it is refused.
@@ -18,8 +19,11 @@ from minilumiere.weights.checkpoint import Tensors, file_sha256, read_checkpoint
 from minilumiere.weights.run_folder import held, read_log
 
 WEIGHTS = DATA / "weights"
-BUILT_ON = {"base": "t2i", "conditioned": "t2i", "ssr": "ssr-image"} | {f"style-{style}": "t2i" for style in STYLES}
-SHIPPED_AS = {"conditioned": "base"}  # fine-tuning that begins with the weights of another stage, and takes their place
+BUILT_ON = {"base": "t2i", "conditioned": "t2i", "fast": "t2i", "ssr": "ssr-image"} | {
+    f"style-{style}": "t2i" for style in STYLES
+}
+BEGINS_WITH = {"conditioned": "base", "fast": "base"}  # fine-tuning, with the shipped weights of another stage
+SHIPPED_AS = {"conditioned": "base"}  # and takes their place
 
 
 def weights_path(stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
