@@ -166,8 +166,8 @@ class WordAttention(nn.Module):
 class CaptionByPlace(nn.Module):
     """What a caption adds to the embedding at each place: "clockwise" is "up" on the left and "down" on the right.
 
-    A product of caption and place (low-rank bilinear), zero at first, which all temporal blocks share. Our choice: with
-    places and captions that were only added up, `tiny` had not told clockwise from anticlockwise after 23,000 steps.
+    A product of caption and place (low-rank bilinear), zero at first, which all temporal blocks share. Our choice: a
+    sum of the two cannot say what depends on both (docs/experiments.md).
     """
 
     def __init__(self, text_width: int, embedding: int, rank: int = 32):

@@ -103,8 +103,7 @@ def draw_clips(
 def draw_hidden_videos(scale: Scale, n: int, generator: torch.Generator, device: str, progress: float) -> Batch:
     """What the base begins with: one object in noise so strong that only the caption says where things are.
 
-    With all noise levels from the start it had not learnt one word of motion after 1,679 steps: what is easy to see in
-    weaker noise drowned them.
+    Among all noise levels, what is easy to see in weaker noise drowns the words of motion (docs/experiments.md).
     """
     return draw_videos(scale, n, generator, device, two=0.0, shift=HIDDEN_SHIFT, spread=NARROW)
 
@@ -117,8 +116,8 @@ def draw_narrow_videos(scale: Scale, n: int, generator: torch.Generator, device:
 def draw_turning_videos(scale: Scale, n: int, generator: torch.Generator, device: str, progress: float) -> Batch:
     """Then circles only, in noise in which their directions matter, while their starts spread.
 
-    Only a net that follows objects through noise has a use for directions. With this right after `draw_hidden_videos`, `tiny`
-    knew no direction at all after 700 steps of 8 clips; where it is now, it knew all of them (`data/README.md`).
+    Only a net that follows objects through noise has a use for directions: so it comes after `draw_narrow_videos`, not before
+    (docs/experiments.md).
     """
     spread = spread_at(progress)
     return draw_videos(scale, n, generator, device, two=0.0, motions=CIRCLING, bare=0.0, band=BAND, spread=spread)
@@ -128,8 +127,8 @@ def spread_at(progress: float) -> float:
     """Within what share of the circle do circles start, once this share of the steps is done?
 
     Over all starts the mean clip is the same clockwise and anticlockwise: only together with a place does the direction
-    say anything, and `tiny` had learnt neither word after 23,000 steps. Starts near one place make them matter at once;
-    what is learnt there is kept, at times hanging by a thread, as they spread (notebook 06).
+    say anything (docs/experiments.md). Starts near one place make the two words matter at once; what is learnt there is kept,
+    at times hanging by a thread, as they spread (notebook 06).
     """
     share = (progress - NARROWLY) / (TURNING - NARROWLY)  # of the steps of `draw_turning_videos`
     return min(1.0, NARROW + (1 - NARROW) * max(0.0, share - 0.08) / 0.6)
