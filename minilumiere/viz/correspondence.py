@@ -169,6 +169,6 @@ def render_correspondence(
     axes[3].plot(torch.arange(len(errors)) * every, errors.numpy(), color="#0072B2")
     axes[3].plot(frame * every, errors[frame].item(), "o", color="#0072B2")
     axes[3].set(xlabel="t →", ylim=(0, max(8.0, float(errors.max()) * 1.05)))
-    axes[3].set_title("error (of 32) →, up", fontsize=10)
+    axes[3].set_title("error over t, in units of 32", fontsize=10)
     figure.suptitle(f"{layer}: white where the points are, orange where they are found; error {track_error(found, truth):.1f}")
     return figure

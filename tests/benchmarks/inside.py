@@ -108,6 +108,8 @@ def main() -> None:
         seeds = [EVALUATION_SEED + number for number in range(len(pairs))[part]]
         for source in ("run", "words"):
             table = result.setdefault(f"patching, {source}", {"pairs": 0, "steps": STEPS, "counts": {}})
+            if table["steps"] != STEPS:
+                table.update(pairs=0, steps=STEPS, counts={})
             if table["pairs"] == start and not late():
                 counts = patching(pipe, pairs[part], seeds, layers, words=source == "words", steps=STEPS)
                 table["counts"] = added(table["counts"], counts) if table["counts"] else counts
