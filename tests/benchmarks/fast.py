@@ -2,6 +2,7 @@
 
     python tests/benchmarks/fast.py --samples 128 --frames 16     # 1, 2, 4 and 8 steps of each, then the teacher's own number
     python tests/benchmarks/fast.py --samples 64 --frames 80 --steps 4
+    python tests/benchmarks/fast.py --json notebooks/course/fast.json     # the rows that notebook 14 shows
     python tests/benchmarks/fast.py --time                        # on an idle machine: caption to tensor, 128x128
 
 Base clips of one object, of the same captions and seeds in every row; every caption is sampled with two seeds. Variety is the
@@ -10,7 +11,9 @@ standard deviation over seeds of where a clip begins (units of 32), of its pace 
 """
 
 import argparse
+import json
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -30,8 +33,10 @@ from minilumiere.evaluation.quality import (
 )
 from minilumiere.evaluation.tasks import centres
 from minilumiere.pipeline import Pipeline, load
+from minilumiere.weights.shipped import read_manifest
 
 COLUMNS = ("digit", "colour", "motion", "speed", "all four", "same digit on all frames", "path error (units of 32)")
+VARIETY = ("start", "pace", "glyph")
 SEEDS = 2  # for each caption
 
 
@@ -93,6 +98,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--time", action="store_true", help="time both, and nothing else")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows to a file, too")
     options = parser.parse_args()
     teacher, student = load(options.scale), load(options.scale, fast=True)
     if options.time:
@@ -101,7 +107,12 @@ def main() -> None:
     print(
         f"{options.samples} captions of one object, {SEEDS} seeds each, {options.frames} frames; shares of {n} clips, per cent"
     )
-    print(f"{'':<18}" + "".join(f"{key[:18]:>20}" for key in (*COLUMNS, "start", "pace", "glyph")), flush=True)
+    print(f"{'':<18}" + "".join(f"{key[:18]:>20}" for key in (*COLUMNS, *VARIETY)), flush=True)
+
+    used = [f"{options.scale}/{stage}.safetensors" for stage in ("base", "fast", "judge")]
+    weights = {name: entry["sha256"] for name, entry in read_manifest().items() if name in used}
+    facts = {"captions": options.samples, "seeds": SEEDS, "frames": options.frames, "weights": weights}
+    rows: list[dict] = []
 
     def row(name: str, make) -> None:
         judged, variety = measure(teacher, make, captions, name)
@@ -109,6 +120,9 @@ def main() -> None:
         shown = [f"{scores[key]:.2f}" if "error" in key else with_interval(scores[key], n) for key in COLUMNS]
         shown += [f"{value:.3f}" for value in variety]
         print(f"{name:<18}" + "".join(f"{text:>20}" for text in shown), flush=True)
+        rows.append({"name": name, "n": n, "scores": scores, "variety": dict(zip(VARIETY, variety, strict=True))})
+        if options.json:
+            options.json.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
 
     def sampled(pipe: Pipeline, steps: int):
         how = {"steps": steps, "frames": options.frames, "super_resolution": False}
