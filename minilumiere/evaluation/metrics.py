@@ -4,7 +4,8 @@
     one draw ──► corrupted, 8 ways × 4 strengths ──► every metric ──────┴► outside the spread? then it notices
 
 A metric notices a corruption from the strength on at which its value, and that of every stronger one, lies outside the
-range of all draws of real clips. The clips that are spoiled are one of the draws: what changes nothing is never noticed.
+range of all draws of real clips, widened by a quarter on both sides. The clips that are spoiled are one of the draws: what
+changes nothing is never noticed.
 The metrics are the judge's shares (`judge`), two Fréchet distances (`frechet`) and six formulas (`formulas`). Notebook 13.
 """
 
@@ -21,7 +22,7 @@ from minilumiere.config import SCALES, get_scale
 from minilumiere.evaluation.corruption import CORRUPTIONS, Scenes, corrupt, real_scenes
 from minilumiere.evaluation.formulas import FORMULAS, formulas
 from minilumiere.evaluation.frechet import frechet_distance, heaviest_path, motion_features, video_features
-from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_captions, judge_all, score
+from minilumiere.evaluation.quality import EVALUATION_SEED, evaluation_captions, judge_all, score
 from minilumiere.pipeline import load
 from minilumiere.torch_state import pinned
 from minilumiere.weights.shipped import weights_path
@@ -31,6 +32,7 @@ TWO_OBJECTS = 4  # one clip of so many shows two objects
 REFERENCE = 512  # real clips that the Fréchet distances are from
 POOL = 1024  # other real clips, from which sets are drawn
 DRAWS = 50
+AT_ONCE = 8  # clips that are generated together
 JUDGED = ("digit", "colour", "motion", "speed", "same digit on all frames", "path error (units of 32)")
 DISTANCES = ("toy Fréchet video distance", "Fréchet distance of motion")
 METRICS = (*(f"judge: {name}" for name in JUDGED), *DISTANCES, *FORMULAS)
@@ -39,45 +41,58 @@ Values = dict[str, float | None]  # by metric; None where nothing is to be measu
 
 
 @dataclass(frozen=True)
-class Readings:
+class Reference:
+    """What the Fréchet distances are from: features of n real clips."""
+
+    appearance: Float[Tensor, "n f"]
+    motion: Float[Tensor, "n 16"]
+
+
+@dataclass(frozen=True)
+class Readings(Reference):
     """What every metric needs of n clips: read once, summed up over any of them."""
 
     judged: list[list[dict]]
-    appearance: Float[Tensor, "n f"]
-    motion: Float[Tensor, "n 16"]
     formulas: Float[Tensor, "n 6"]
 
     def at(self, clips: list[int]) -> "Readings":
         """Those of some of the clips."""
-        return Readings([self.judged[i] for i in clips], self.appearance[clips], self.motion[clips], self.formulas[clips])
+        return Readings(self.appearance[clips], self.motion[clips], [self.judged[i] for i in clips], self.formulas[clips])
+
+
+@pinned()
+def read_reference(clips: Float[Tensor, "n t 3 h w"]) -> Reference:
+    """Read clips in [0, 1], of which no captions are needed. Raises what `frechet.video_features` raises."""
+    paths = torch.stack([motion_features(heaviest_path(clip)) for clip in clips])
+    return Reference(video_features(clips), paths.cpu())
 
 
 @pinned()
 def read_clips(clips: Float[Tensor, "n t 3 h w"], captions: list[str]) -> Readings:
     """Read clips in [0, 1] of two frames or more. Raises what `judge.assess` and `frechet.video_features` raise."""
     rows = [list(formulas(clip, caption).values()) for clip, caption in zip(clips, captions, strict=True)]
-    paths = torch.stack([motion_features(heaviest_path(clip)) for clip in clips])
-    return Readings(judge_all(clips, captions), video_features(clips), paths.cpu(), torch.tensor(rows))
+    features = read_reference(clips)
+    return Readings(features.appearance, features.motion, judge_all(clips, captions), torch.tensor(rows))
 
 
-def sum_up(readings: Readings, real: Readings) -> Values:
-    """The value of every metric; `real` is what the Fréchet distances are from."""
+def sum_up(readings: Readings, real: Reference) -> Values:
+    """The value of every metric, to four decimals; `real` is what the Fréchet distances are from."""
     scores = score(readings.judged)
     values = [scores[name] for name in JUDGED]
     values += [frechet_distance(getattr(readings, kind), getattr(real, kind)) for kind in ("appearance", "motion")]
     values += readings.formulas.nanmean(0).tolist()
-    return {name: None if math.isnan(value) else value for name, value in zip(METRICS, values, strict=True)}
+    return {name: None if math.isnan(value) else round(value, 4) for name, value in zip(METRICS, values, strict=True)}
 
 
 @pinned()
-def read_all(clips: Float[Tensor, "n t 3 h w"], captions: list[str], real: Tensor, real_captions: list[str]) -> dict:
+def read_all(clips: Float[Tensor, "n t 3 h w"], captions: list[str], real: Float[Tensor, "m t 3 h w"]) -> dict:
     """Every metric of clips in [0, 1] against `real` ones of the same frames and size: `values`, and what they depend on.
 
     Raises `ValueError` where frames or sizes differ.
     """
     if clips.shape[1:] != real.shape[1:]:
         raise ValueError(f"clips {tuple(clips.shape)} and real ones {tuple(real.shape)} differ in frames or size")
-    return {"values": sum_up(read_clips(clips, captions), read_clips(real, real_captions)), **described(clips, len(real))}
+    return {"values": sum_up(read_clips(clips, captions), read_reference(real)), **described(clips, len(real))}
 
 
 def described(clips: Tensor, reference: int) -> dict:
@@ -124,8 +139,7 @@ def laboratory(progress: bool = True, clips: int = CLIPS, generated: bool = True
     a multiple of `TWO_OBJECTS`; the pool and the reference shrink along.
     """
     first, reference, pool = EVALUATION_SEED + 10 * seed, REFERENCE * clips // CLIPS, POOL * clips // CLIPS
-    drawn = real_scenes(mixed_captions(reference, 10 * seed + 1), first + 1)
-    known = read_clips(drawn.clips, drawn.captions)
+    known = read_reference(real_scenes(mixed_captions(reference, 10 * seed + 1), first + 1).clips)
     scenes = real_scenes(mixed_captions(pool, 10 * seed + 2), first + 2)
     rest, spoiled = read_clips(scenes.clips, scenes.captions), scenes.first(clips)
     rows = [sum_up(rest.at(chosen), known) for chosen in draws(pool, clips, DRAWS, seed)]
@@ -137,7 +151,9 @@ def laboratory(progress: bool = True, clips: int = CLIPS, generated: bool = True
         for name, value in found.items():
             values[name].setdefault(corruption, []).append(value)
     strengths = {name: corruption.strengths for name, corruption in CORRUPTIONS.items()}
-    notices = {name: {what: noticed(row[what], strengths[what], *real[name]) for what in row} for name, row in values.items()}
+    notices = {
+        name: {what: noticed(row[what], strengths[what], *widened(*real[name])) for what in row} for name, row in values.items()
+    }
     made = {}
     for scale in SCALES if generated else ():
         if weights_path("base", get_scale(scale)).is_file():
@@ -154,12 +170,18 @@ def spread(values: list[float | None]) -> tuple[float, float]:
     return (min(known), max(known)) if known else (-math.inf, math.inf)
 
 
+def widened(low: float, high: float, share: float = 0.25) -> tuple[float, float]:
+    """A range, longer by a share of its length on both sides: a draw may be an extreme one."""
+    return low - share * (high - low), high + share * (high - low)
+
+
 def generate(scale: str, scenes: Scenes, progress: bool) -> Float[Tensor, "n t 3 h w"]:
     """Base clips of a scale, of the captions, length and size of real ones."""
-    pipe, parts = load(scale), []
-    for part in batches(pipe, scenes.captions, f"{scale}: generating"):
-        options = {"frames": scenes.clips.shape[1], "super_resolution": False}
-        parts.append(pipe.generate(scenes.captions[part], EVALUATION_SEED + part.start, **options).cpu())
+    pipe, parts, n = load(scale), [], len(scenes.captions)
+    options = {"frames": scenes.clips.shape[1], "super_resolution": False}
+    for first in tqdm(range(0, n, AT_ONCE), f"{scale}: generating", leave=False, disable=not progress or sys.stderr is None):
+        captions = scenes.captions[first : first + AT_ONCE]
+        parts.append(pipe.generate(captions, EVALUATION_SEED + first, **options).cpu())
     return torch.cat(parts)
 
 
