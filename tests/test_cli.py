@@ -125,6 +125,14 @@ def test_generate_in_a_style(tmp_path):
     assert clips[0] == clips[1] != clips[2]
 
 
+def test_generate_by_the_student(tmp_path, capsys):
+    arguments = ["generate", "a red 3 moving right", "--fast", "--frames", "4", "--no-super-resolution"]
+    assert main([*arguments, "-o", str(tmp_path / "out.gif")]) == 0 and (tmp_path / "out.gif").is_file()
+    capsys.readouterr()
+    assert main([*arguments, "--guidance", "3", "-o", str(tmp_path / "other.gif")]) == 2
+    assert "guidance inside" in capsys.readouterr().err and not (tmp_path / "other.gif").exists()
+
+
 @pytest.mark.parametrize("command", ["generate", "train", "evaluate", "info"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -155,3 +155,65 @@ def test_a_trained_stunet_keeps_the_image_weights_frozen():
     assert {name for name, parameter in base.named_parameters() if not parameter.requires_grad} == {
         f"t2i.{name}" for name, _ in base.t2i.named_parameters()
     }
+
+
+# The few-step student
+
+
+@pytest.fixture(scope="module")
+def fast() -> Pipeline:
+    return ml.load("tiny", device="cpu", fast=True)
+
+
+def counted(net) -> tuple[list[int], object]:
+    """The batch size of every call of a net from now on, and the handle that ends the count."""
+    calls = []
+    return calls, net.register_forward_pre_hook(lambda module, arguments: calls.append(len(arguments[0])))
+
+
+@pytest.mark.parametrize("caption", [CAPTION, "a red 3 moving right and a blue 7 moving up"])
+def test_the_student_calls_one_net_once_a_step(pipe, fast, caption):
+    calls, images = counted(fast.base), counted(fast.t2i)
+    video = fast.generate(caption, seed=0, super_resolution=False)
+    assert video.shape == (16, 3, 32, 32)
+    two = " and " in caption
+    assert calls[0] == ([2, 2, 2, 1] if two else [1, 1, 1, 1]), "two objects apart, then together"
+    assert images[0] == [], "no guidance by the image net"
+    calls[1].remove(), images[1].remove()
+
+
+def test_the_student_s_images_are_the_image_net_s_own(pipe, fast):
+    assert torch.equal(pipe.generate_image("a red 3", seed=1), fast.generate_image("a red 3", seed=1))
+    fast.generate_image("a red 3", seed=1, steps=1, guidance=2.0)
+
+
+def test_guidance_of_the_student_is_an_error_before_anything_is_sampled(fast):
+    calls, handle = counted(fast.base)
+    for task in (
+        lambda: fast.generate(CAPTION, guidance=3.0),
+        lambda: fast.stylize(CAPTION, "neon", guidance=0),
+        lambda: fast.image_to_video(torch.zeros(3, 32, 32), CAPTION, guidance=2),
+    ):
+        with pytest.raises(ValueError, match="guidance inside"):
+            task()
+    handle.remove()
+    assert calls == []
+
+
+def test_every_task_is_done_by_the_student(fast):
+    image, clip = torch.rand(3, 32, 32), torch.rand(8, 3, 32, 32)
+    how = {"super_resolution": False}
+    assert torch.equal(fast.image_to_video(image, CAPTION, frames=8, **how)[0], image)
+    half = torch.ones(8, 1, 32, 32)
+    half[..., 16:] = 0
+    assert torch.equal(fast.inpaint(clip, half, CAPTION, **how)[..., :16], clip[..., :16])
+    assert fast.cinemagraph(image, half[0], CAPTION, frames=8, **how).shape == clip.shape
+    styled, plain = (make(CAPTION, seed=2, **how) for make in (lambda *a, **k: fast.stylize(*a, "neon", **k), fast.generate))
+    assert fast.in_style("neon").student and (styled - plain).abs().max() > 0.05
+    assert fast.restyle(clip, CAPTION, "neon", **how).shape == clip.shape
+    assert fast.generate(CAPTION, frames=4).shape == (4, 3, 128, 128)
+
+
+def test_fast_is_a_truth_value():
+    with pytest.raises(TypeError, match="fast"):
+        ml.load("tiny", fast="yes")

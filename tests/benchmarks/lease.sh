@@ -3,6 +3,7 @@
 #
 #   lease.sh shakedown SCALE          two minutes: every stage's step, then every stage trained for seconds, then a clip
 #   lease.sh train SCALE MINUTES      all stages (`train all --minutes`), then the tables; weights are packed every 20 seconds
+#   lease.sh stages SCALE STAGE MINUTES [STAGE MINUTES ...]      some stages, each from the shipped weights, then the tables
 set -uo pipefail
 task=$1 scale=$2 minutes=${3:-0}
 OUT=${OUT:-/tmp/out}
@@ -27,12 +28,21 @@ if [ "$task" = shakedown ]; then
 fi
 (while sleep 20; do pack; done) &
 packing=$!
-"$PYTHON" -m minilumiere train all --scale "$scale" --minutes "$minutes" --save-minutes 1 --ship 2>"$OUT/progress.txt"
+train() { "$PYTHON" -m minilumiere train "$1" --scale "$scale" --minutes "$2" --save-minutes 1 --ship "${@:3}" 2>>"$OUT/progress.txt"; }
+if [ "$task" = train ]; then
+  train all "$minutes"
+else
+  set -- "${@:3}"
+  while [ $# -ge 2 ]; do
+    train "$1" "$2" $([ -f "data/weights/$scale/$1.safetensors" ] && echo --from-shipped)
+    shift 2
+  done
+fi
 pack
 kill $packing
 date
 export OMP_NUM_THREADS=3
-for table in "--frames 16" "--frames 80" "--tasks"; do
+for table in "--frames 16" "--frames 80" "--tasks" "--fast --frames 16" "--fast --frames 80"; do
   # shellcheck disable=SC2086
   timeout 140 "$PYTHON" -m minilumiere evaluate --scale "$scale" $table >"$OUT/evaluate${table// /}.txt" 2>&1 &
 done
