@@ -1,4 +1,4 @@
-"""The command line: `minilumiere generate | train | evaluate | info`, each with `--help`.
+"""The command line: `minilumiere generate | train | evaluate | claims | info`, each with `--help`.
 
 Exit code 0 on success, 2 with one clear line on bad input, 130 after Ctrl-C, 141 where nobody reads what is printed. All that
 can be checked before long work is. What a command needs is imported when it runs: `--help` waits for no torch.
@@ -15,6 +15,7 @@ from functools import partial
 from minilumiere.config import SCALES, STAGES, STYLES, VERSION, get_scale, smoking
 
 NOBODY_READS = 141  # 128 + SIGPIPE, as other programs end
+CLAIMS = "Measure what the paper claims, on tiny and the CPU, and write the verdicts into a ledger."
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,6 +71,15 @@ def build_parser() -> Parser:
     instead = evaluate.add_mutually_exclusive_group()
     instead.add_argument("--tasks", action="store_true", help="image-to-video, inpainting and cinemagraphs instead")
     instead.add_argument("--styles", action="store_true", help="stylization and video-to-video instead")
+
+    claims = commands.add_parser("claims", help="Measure what the paper claims: data/claims.json.", description=CLAIMS)
+    claims.set_defaults(action=run_claims, seed=0)
+    claims.add_argument(
+        "--train", action="store_true", help="make the small trainings first, those that are not there yet: hours"
+    )
+    claims.add_argument("--only", nargs="+", metavar="ROW", help="of these rows, such as 3 or 4b; metrics: of the laboratory")
+    claims.add_argument("--output", help="file of the ledger; default: data/claims.json")
+    claims.add_argument("--folder", default="runs/claims", help="of trainings, and of rows so far; default: runs/claims")
 
     command("info", run_info, "Sizes and shipped weights of a scale.")
     return parser
@@ -171,6 +181,38 @@ def run_evaluate(options: argparse.Namespace) -> None:
         pipe.base.check_frames(options.frames)
     announce_smoke()
     print(measure(pipe, options.samples, options.seed))
+
+
+def run_claims(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from minilumiere.evaluation.claims import ledger
+    from minilumiere.evaluation.claims.trained import VARIANTS_OF
+    from minilumiere.training.ablations import train_ablations, trainings
+    from minilumiere.training.rival import train_rival
+    from minilumiere.validate import check_path
+    from minilumiere.weights.checkpoint import check_writable
+
+    if smoking() and options.output is None:
+        raise ValueError("MINILUMIERE_SMOKE is on, and what comes of it is poor: give another --output than the ledger")
+    path = Path(ledger.LEDGER_FILE if options.output is None else check_path(options.output, "output"))
+    folder, rows = check_path(options.folder, "folder"), {claim.row for claim in ledger.chosen(options.only)[0]}
+    ledger.read_ledger(path), check_writable(path), check_writable(folder / "rows" / "1.json")
+    announce_smoke()
+    progress = sys.stderr is not None
+    try:
+        if options.train:
+            names = dict.fromkeys(name for row in VARIANTS_OF if row in rows for name in VARIANTS_OF[row])
+            left = sum(not done for *_, done in trainings(folder, tuple(names)))
+            print(f"small trainings to make: {left}, of about a minute of one core each", flush=True)
+            train_ablations(folder, progress, tuple(names))
+            if rows & {"5", "6"}:
+                train_rival(folder, progress)
+        for line in ledger.measure_claims(options.only, path, folder, progress):
+            print(line, flush=True)
+    except KeyboardInterrupt as stop:
+        stop.args = ("claims: stopped; the same command resumes it",)
+        raise
 
 
 def run_info(options: argparse.Namespace) -> None:

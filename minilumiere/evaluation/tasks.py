@@ -38,18 +38,18 @@ def path_error(clips: Tensor, real: Tensor, captions: list[str], frames: Tensor 
     return float(distance.mean() if frames is None else distance[frames].mean())
 
 
-def image_to_video(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
-    """The first frame of a real clip is given."""
+def image_to_video(pipe: Pipeline, samples: int, seed: int = 0, large: bool = True) -> list[Row]:
+    """The first frame of a real clip is given. Not `large`, here and below: base clips."""
     captions = evaluation_captions(samples, 1, seed + 10)
-    real = real_clips(pipe, captions, seed + 10)
+    real = real_clips(pipe, captions, seed + 10, large=large)
     clips, alone = [], []
     for part in batches(pipe, captions, "image to video"):
-        options = {"seed": EVALUATION_SEED + part.start}
+        options = {"seed": EVALUATION_SEED + part.start, "super_resolution": large}
         clips.append(pipe.image_to_video(real[part, 0], captions[part], **options).cpu())
         options |= {"copy_known": False, "super_resolution": False}
         alone.append(pipe.image_to_video(real[part, 0], captions[part], **options)[:, 0].cpu())
     clips = torch.cat(clips)
-    given = avg_pool2d(real[:, 0], pipe.scale.upscale)
+    given = avg_pool2d(real[:, 0], pipe.scale.upscale) if large else real[:, 0]
     rows = [assess(clip, caption) for clip, caption in zip(clips, captions, strict=True)]
     kept = [row["same_digit"] and row["agrees"]["digit"] and row["agrees"]["colour"] for row in rows]
     return [
@@ -60,7 +60,7 @@ def image_to_video(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
     ]
 
 
-def inpainting(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
+def inpainting(pipe: Pipeline, samples: int, seed: int = 0, large: bool = True) -> list[Row]:
     """Half the frame is hidden, or a box of half its side that moves. Of the object, a part must be hidden and a part known.
 
     PSNR asks for the mean of all that could be hidden, not for one case of it: the squared error of a perfect sample is
@@ -70,10 +70,10 @@ def inpainting(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
     """
     rows = []
     for kind in ("half", "moving box"):
-        captions, real, masks = hidden_cases(pipe, max(1, samples // 2), kind, seed + 20)
+        captions, real, masks = hidden_cases(pipe, max(1, samples // 2), kind, seed + 20, large)
         clips, means = [], []
         for part in batches(pipe, captions, f"inpainting, {kind}"):
-            options = {"seed": EVALUATION_SEED + part.start}
+            options = {"seed": EVALUATION_SEED + part.start, "super_resolution": large}
             clips.append(pipe.inpaint(real[part], masks[part], captions[part], **options).cpu())
             means.append(pipe.inpaint(real[part], masks[part], captions[part], **options, steps=1, guidance=1.0).cpu())
         clips, means, known = torch.cat(clips), torch.cat(means), masks.bool().expand_as(real)
@@ -106,13 +106,13 @@ def hidden_frames(real: Float[Tensor, "n t 3 h w"], masks: Float[Tensor, "n t 1 
     return (ink * (1 - masks)).sum((2, 3, 4)) > 0.5 * ink.sum((2, 3, 4))
 
 
-def hidden_cases(pipe: Pipeline, n: int, kind: str, seed: int) -> tuple[list[str], Tensor, Tensor]:
+def hidden_cases(pipe: Pipeline, n: int, kind: str, seed: int, large: bool = True) -> tuple[list[str], Tensor, Tensor]:
     """Captions, real clips and masks: most of the object is hidden on an eighth to three quarters of the frames."""
     generator = torch.Generator().manual_seed(EVALUATION_SEED + seed)
     captions, clips, masks = [], [], []
     tried = evaluation_captions(8 * n + 16, 1, seed)
-    real = real_clips(pipe, tried, seed)
-    size, frames = pipe.scale.output_size, pipe.scale.frames
+    real = real_clips(pipe, tried, seed, large=large)
+    size, frames = real.shape[-1], pipe.scale.frames
     half = size // 2
     for caption, clip in zip(tried, real, strict=True):
         where = torch.randint(half + 1, (4,), generator=generator).tolist()
@@ -126,7 +126,7 @@ def hidden_cases(pipe: Pipeline, n: int, kind: str, seed: int) -> tuple[list[str
     return captions, torch.stack(clips), torch.stack(masks)
 
 
-def cinemagraph(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
+def cinemagraph(pipe: Pipeline, samples: int, seed: int = 0, large: bool = True) -> list[Row]:
     """One object moves within a box around its path; every other time another one stands still."""
     moving = [caption for caption in evaluation_captions(4 * samples + 16, 1, seed + 30) if "standing" not in caption][:samples]
     colours = list(COLOURS)
@@ -135,11 +135,12 @@ def cinemagraph(pipe: Pipeline, samples: int, seed: int = 0) -> list[Row]:
         subject = parse_caption(caption)[0]
         other = colours[(colours.index(subject.colour) + 1 + i % 6) % 7]
         captions.append(f"{caption} and a {other} {i % 10} standing still" if i % 2 else caption)
-    real = real_clips(pipe, captions, seed + 30)
-    regions = torch.stack([changing_region(clip.transpose(0, 1), 4) for clip in real])
+    real = real_clips(pipe, captions, seed + 30, large=large)
+    margin = 4 if large else 1
+    regions = torch.stack([changing_region(clip.transpose(0, 1), margin) for clip in real])
     clips = []
     for part in batches(pipe, captions, "cinemagraph"):
-        options = {"seed": EVALUATION_SEED + part.start}
+        options = {"seed": EVALUATION_SEED + part.start, "super_resolution": large}
         clips.append(pipe.cinemagraph(real[part, 0], regions[part], captions[part], **options).cpu())
     clips = torch.cat(clips)
     change = ((clips - clips[:, :1]).abs() * (1 - regions[:, None])).max()
