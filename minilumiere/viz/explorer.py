@@ -239,7 +239,7 @@ class Tabs:
 
         def draw():
             shown = {one: own, other: theirs, "patched": clips[source.value, layer.value]}
-            return render_patched(shown, frame.value, f"{layer.value} from {source.value}", width=2.9)
+            return render_patched(shown, frame.value, f"{layer.value} from {source.value}", width=1.8)
 
         return self._panel([[layer, source, frame]], draw)
 

@@ -135,7 +135,8 @@ def render_step(path: list[Step], number: int, layer: str, clip: int = 0, frame:
     wide = slices.shape[-1] + 2
     strip.set_xticks([i * wide + (wide - 2) / 2 for i in range(len(path))], [f"{each.log_snr:.0f}" for each in path])
     strip.get_xticklabels()[number].set_weight("bold")
-    strip.axvspan(number * wide - 1.5, (number + 1) * wide - 1.5, fill=False, edgecolor="#E69F00", linewidth=2)
+    strip.axvspan(number * wide - 0.5, (number + 1) * wide - 2.5, fill=False, edgecolor="#E69F00", linewidth=2)
+    strip.set_xlim(-0.5, len(path) * wide - 2.5)
     figure.suptitle(f"step {number} of {len(path)}, log-SNR {step.log_snr:+.1f}", fontsize=12)
     return figure
 

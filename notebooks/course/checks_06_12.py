@@ -404,6 +404,21 @@ def check_distance(function) -> str:
     return ""
 
 
+@check
+def check_nearest(function) -> str:
+    pattern = torch.randn(16, 5, 6, generator=seeded(0)) * torch.rand(1, 5, 6, generator=seeded(1)).add(0.3)
+    moves = [(0, 0), (1, 2), (-2, 3)]  # rows, columns of each frame
+    feature = torch.stack([pattern.roll(move, dims=(1, 2)) for move in moves], dim=1)  # c t h w
+    for row, column in ((0, 1), (3, 4)):
+        wanted = torch.tensor([((row + down) % 5, (column + right) % 6) for down, right in moves])
+        made = function(feature, row, column)
+        if not isinstance(made, Tensor) or made.shape != (3, 2):
+            return "a row and a column for each of 3 frames are wanted: a tensor of shape (3, 2)"
+        if not torch.equal(made.long(), wanted):
+            return f"place ({row}, {column}) of frame 0 is found at {made.tolist()}, and it goes to {wanted.tolist()}"
+    return ""
+
+
 # 12 · where next
 
 

@@ -81,3 +81,27 @@ def bars_with_intervals(axis, names: list[str], right: dict[str, list[int]], n: 
         axis.bar(places, shares, 0.9 * width, color=colour, yerr=reach, capsize=3, ecolor="0.25", label=label)
     axis.set_xticks(range(len(names)), names)
     axis.set(ylim=(0, 1.05))
+
+
+def show_patching(counts: dict[str, dict[str, dict[str, int]]], pairs: int, title: str = "") -> None:
+    """For each patched layer and attribute: of how many clips it turned to the other caption's, and of how many it was kept.
+
+    Orange to the right: turned; blue: kept; grey is neither. With the 95 % intervals of what turned.
+    """
+    names, layers = list(next(iter(counts.values()))), list(counts)
+    figure, axes = plt.subplots(1, len(names), figsize=(8.2, 0.27 * len(layers) + 0.7), layout="constrained", sharey=True)
+    places = np.arange(len(layers))
+    for axis, name in zip(axes, names, strict=True):
+        turned, kept = (np.array([counts[layer][name][what] / pairs for layer in layers]) for what in ("turned", "kept"))
+        low, high = np.array([wilson(share, pairs) for share in turned]).T
+        axis.barh(places, 1.0, color="0.9")
+        axis.barh(
+            places, turned, color=ORANGE, xerr=np.maximum([turned - low, high - turned], 0), ecolor="0.35", label="turned"
+        )
+        axis.barh(places, kept, left=1 - kept, color=BLUE, label="kept")
+        axis.set(xlim=(0, 1), title=name, xticks=[0, 0.5, 1])
+    axes[0].set_yticks(places, layers, fontsize=8)
+    axes[0].invert_yaxis()
+    axes[-1].legend(fontsize=8, loc="lower right")
+    figure.suptitle(title, fontsize="medium")
+    plt.show()

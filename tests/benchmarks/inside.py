@@ -1,10 +1,10 @@
-"""What the layers of the base hold: the numbers of notebook 10 that take minutes. Writes notebooks/course/inside.json.
+"""What the layers of the base hold: the numbers of notebook 10 that take minutes, and the tables of docs/results.md.
 
     python tests/benchmarks/inside.py
 
 Where words part (8 clips), when x̂ settles (32), which layers carry what (32 pairs, patched from the other's run and with the
-other's words only), how far places are found (16 clips). Resumable: what the file holds of the same weights is kept, and
-`--seconds` stops after a piece. About ten minutes of one core.
+other's words only), how far places are found (16 clips). Writes notebooks/course/inside.json and prints tables. Resumable:
+what the file holds of the same weights is kept, and `--seconds` stops after a piece. About ten minutes of one core.
 """
 
 import argparse
@@ -16,8 +16,8 @@ import torch
 
 import minilumiere as ml
 from minilumiere.config import DATA
-from minilumiere.evaluation.inside import added, contrary_captions, patching, settling
-from minilumiere.evaluation.quality import EVALUATION_SEED, evaluation_captions
+from minilumiere.evaluation.inside import ATTRIBUTES, added, contrary_captions, patching, settling
+from minilumiere.evaluation.quality import EVALUATION_SEED, evaluation_captions, wilson
 from minilumiere.viz.compare import parting
 from minilumiere.viz.correspondence import correspondence
 from minilumiere.viz.explorer import LOG_SNRS
@@ -26,6 +26,10 @@ from minilumiere.viz.features import named_layers
 FILE = Path(__file__).parents[2] / "notebooks" / "course" / "inside.json"
 STEPS, PAIRS, AT_ONCE = 6, 32, 8  # of patched runs
 PATCHED = ("stem", "image-attention", "space-time", "time-attention")  # blocks that mix places, frames or words; the input
+SHOWN = (  # of the layers, in the tables of where captions part and of places
+    "stem", "down.1.image", "down.1.image-attention", "down.1.space-time", "middle.0.time-attention", "middle.2.time-attention",
+    "up.1.image", "up.1.space-time", "up.0.space-time", "output",
+)  # fmt: skip
 PARTING = (2.0, 0.0, -2.0, -4.0, -6.0, -8.0, -12.0)
 
 
@@ -68,15 +72,45 @@ def rounded(value):
     )
 
 
-def show(result: dict) -> None:
-    """The table of patching, as docs/results.md has it: turned / kept, of n pairs."""
-    for source in ("run", "words"):
-        table = result.get(f"patching, {source}")
-        if table:
-            print(f"\npatched from the other's {source}, {table['pairs']} pairs: turned / kept")
-            for layer, row in table["counts"].items():
-                cells = (f"{row[name]['turned']:>4} /{row[name]['kept']:>3}" for name in row)
-                print(f"  {layer:<26}" + "  ".join(f"{name} {cell}" for name, cell in zip(row, cells, strict=True)))
+def table(head: list[str], rows: dict[str, list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([name, *cells] for name, cells in rows.items())]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def share(count: int, n: int) -> str:
+    """In per cent, with its 95 % interval."""
+    return "{:.0f} [{:.0f}, {:.0f}]".format(*(100 * value for value in (count / n, *wilson(count / n, n))))
+
+
+def markdown(result: dict) -> str:
+    """The tables of docs/results.md, of what there is."""
+    parts = []
+    for source, means in (("run", "taken from the other's run"), ("words", "as the other's words make it")):
+        found = result.get(f"patching, {source}")
+        if found and found["pairs"]:
+            n, rows = found["pairs"], found["counts"]
+            cells = {
+                (layer if layer == "none" else f"`{layer}`"): [
+                    f"{share(row[name]['turned'], n)} / {100 * row[name]['kept'] / n:.0f}" for name in ATTRIBUTES
+                ]
+                for layer, row in rows.items()
+            }
+            parts.append(table([f"layer {means}, {n} pairs", *ATTRIBUTES], cells))
+    if settled := result.get("settling"):
+        cells = {
+            f"{level:.1f}": [share(settled["alike"][name][step], settled["n"]) for name in ATTRIBUTES]
+            for step, level in enumerate(settled["log_snrs"])
+        }
+        parts.append(table([f"log-SNR of the step, {settled['n']} clips", *ATTRIBUTES], cells))
+    for name, key, digits in (("parting", "distance", 2), ("correspondence", "error", 1)):
+        if found := result.get(name):
+            levels, least = found[key], found.get("least")
+            cells = {f"`{layer}`": [f"{row[layer]:.{digits}f}" for row in levels.values()] for layer in SHOWN}
+            for layer in SHOWN if least else ():
+                cells[f"`{layer}`"].append(f"{least[layer]:.{digits}f}")
+            head = [f"log-SNR, {found['clips']} clips", *(f"{float(level):+g}" for level in levels)]
+            parts.append(table([*head, "least"] if least else head, cells))
+    return "\n".join(parts)
 
 
 def main() -> None:
@@ -107,15 +141,15 @@ def main() -> None:
         part = slice(start, start + AT_ONCE)
         seeds = [EVALUATION_SEED + number for number in range(len(pairs))[part]]
         for source in ("run", "words"):
-            table = result.setdefault(f"patching, {source}", {"pairs": 0, "steps": STEPS, "counts": {}})
-            if table["steps"] != STEPS:
-                table.update(pairs=0, steps=STEPS, counts={})
-            if table["pairs"] == start and not late():
+            found = result.setdefault(f"patching, {source}", {"pairs": 0, "steps": STEPS, "counts": {}})
+            if found["steps"] != STEPS:
+                found.update(pairs=0, steps=STEPS, counts={})
+            if found["pairs"] == start and not late():
                 counts = patching(pipe, pairs[part], seeds, layers, words=source == "words", steps=STEPS)
-                table["counts"] = added(table["counts"], counts) if table["counts"] else counts
-                table["pairs"] += len(seeds)
+                found["counts"] = added(found["counts"], counts) if found["counts"] else counts
+                found["pairs"] += len(seeds)
     late()
-    show(result)
+    print(markdown(result))
 
 
 if __name__ == "__main__":

@@ -121,14 +121,24 @@ def test_quickstart_shows_its_clip(browser, server):
     assert browser.execute_script("return arguments[0].naturalWidth", clip) == 256  # 64 pixels, four times as large
 
 
-def test_sliders_of_the_feature_explorer_change_the_picture(browser, server):
+TABS = {  # of the feature explorer: sliders to move, then dropdowns and what is chosen
+    "one clip": (("frame t", "channel", "row y", "log-SNR"), {"layer": "middle.0.time-attention", "head": "1"}),
+    "two captions": (("frame t", "channel", "row y", "log-SNR"), {"layer": "down.1.space-time"}),
+    "sampling": (("step", "frame t", "row y"), {"layer": "middle.2.time-attention", "caption": "a red 3 moving left"}),
+    "patching": (("frame t",), {"layer": "up.1.space-time", "from": "the other's words"}),
+    "correspondence": (("frame t", "point", "log-SNR"), {"layer": "middle.2.time-attention"}),
+    "words": (("row y", "log-SNR"), {"layer": "down.1.image-attention", "head": "1"}),
+}
+
+
+def test_every_tab_of_the_feature_explorer_is_used_and_its_controls_change_the_picture(browser, server):
     run_notebook(browser, server, "10_feature_maps.ipynb")
 
-    def image():
-        return browser.find_element(By.CSS_SELECTOR, "img.widget-image")
+    def visible(selector: str) -> list:
+        return [found for found in browser.find_elements(By.CSS_SELECTOR, selector) if found.is_displayed()]
 
     def picture() -> str:
-        """The bytes that the page shows."""
+        """The bytes that the open tab shows."""
         read = """
             const done = arguments[1];
             fetch(arguments[0]).then(answer => answer.blob()).then(blob => {
@@ -136,11 +146,12 @@ def test_sliders_of_the_feature_explorer_change_the_picture(browser, server):
                 reader.onload = () => done(reader.result);
                 reader.readAsDataURL(blob);
             }).catch(() => done(''));"""
-        return browser.execute_async_script(read, image().get_attribute("src"))
+        return browser.execute_async_script(read, visible("img.widget-image")[0].get_attribute("src"))
 
     def control(name: str, selector: str):
         label = f"//*[contains(@class, 'widget-label') and normalize-space()='{name}']/.."
-        return browser.find_element(By.XPATH, label).find_element(By.CSS_SELECTOR, selector)
+        lines = [line for line in browser.find_elements(By.XPATH, label) if line.is_displayed()]
+        return lines[0].find_element(By.CSS_SELECTOR, selector)
 
     def changes(what: str, act) -> str:
         before = picture()
@@ -148,21 +159,28 @@ def test_sliders_of_the_feature_explorer_change_the_picture(browser, server):
         wait(browser, lambda: picture() not in ("", before), f"the picture changes with {what}")
         return picture()
 
-    wait(browser, lambda: image().is_displayed() and picture(), "the explorer is there")
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", image())
-    screenshot(browser, "10_before")
-    seen = [picture()]
-    for slider in ("frame t", "channel", "row y", "log-SNR"):
-        seen.append(changes(slider, lambda slider=slider: control(slider, ".noUi-handle").send_keys(Keys.ARROW_RIGHT)))
-    assert float(control("frame t", ".noUi-handle").get_attribute("aria-valuemax")) == 15
-
-    layer = Select(control("layer", "select"))
-    seen.append(changes("layer", lambda: layer.select_by_visible_text("middle.0.time-attention")))
-    wait(
-        browser,
-        lambda: float(control("frame t", ".noUi-handle").get_attribute("aria-valuemax")) == 3,
-        "the frame slider takes the range of the layer",
-    )
-    seen.append(changes("head", lambda: Select(control("head", "select")).select_by_visible_text("1")))
-    screenshot(browser, "10_after")
-    assert len(set(seen)) == len(seen) == 7  # a picture for every setting
+    wait(browser, lambda: visible("img.widget-image") and picture(), "the explorer is there")
+    for title, (sliders, choices) in TABS.items():
+        tab = next(tab for tab in visible(".lm-TabBar-tab") if tab.text == title)
+        browser.execute_script("arguments[0].scrollIntoView({block: 'start'})", tab)
+        tab.click()
+        wait(browser, lambda: len(visible("img.widget-image")) == 1 and picture(), f"the tab {title} has a picture", 5 * MINUTE)
+        name = title.replace(" ", "_")
+        screenshot(browser, f"10_{name}_before")
+        seen = [picture()]
+        for slider in sliders:
+            act = lambda slider=slider: control(slider, ".noUi-handle").send_keys(Keys.ARROW_RIGHT)  # noqa: E731
+            seen.append(changes(slider, act))
+        if title == "one clip":
+            assert float(control("frame t", ".noUi-handle").get_attribute("aria-valuemax")) == 15
+        for dropdown, choice in choices.items():
+            act = lambda dropdown=dropdown, choice=choice: Select(control(dropdown, "select")).select_by_visible_text(choice)  # noqa: E731
+            seen.append(changes(dropdown, act))
+        if title == "one clip":
+            wait(
+                browser,
+                lambda: float(control("frame t", ".noUi-handle").get_attribute("aria-valuemax")) == 3,
+                "the frame slider takes the range of the layer",
+            )
+        screenshot(browser, f"10_{name}_after")
+        assert len(set(seen)) == len(seen) == 1 + len(sliders) + len(choices), title  # a picture for every setting

@@ -184,6 +184,16 @@ def new_first(plain):
     return extended
 
 
+def largest_product(feature, row, column):  # a large feature is like everything
+    product = torch.einsum("c,cthw->thw", feature[:, 0, row, column], feature).flatten(1)
+    return torch.stack([product.argmax(1) // feature.shape[3], product.argmax(1) % feature.shape[3]], dim=1)
+
+
+def columns_first(feature, row, column):
+    alike = F.cosine_similarity(feature[:, :1, row, column, None, None], feature, dim=0).flatten(1)
+    return torch.stack([alike.argmax(1) % feature.shape[3], alike.argmax(1) // feature.shape[3]], dim=1)
+
+
 def given_inverted(video, mask):
     return torch.cat([video * (1 - mask), mask], dim=1)
 
@@ -256,6 +266,11 @@ WRONG = {
         lambda w: float((w * torch.arange(4.0)).sum(1).mean()),
         lambda w: 1 - float(w.diagonal().mean()),
         lambda w: float((w * (torch.arange(4)[:, None] - torch.arange(4)).abs()).sum()),
+    ],
+    "check_nearest": [
+        lambda f, y, x: torch.tensor([[y, x]] * f.shape[1]),
+        largest_product,
+        columns_first,
     ],
     "check_wilson": [
         lambda k, n: (k / n - 1.96 * (k / n * (1 - k / n) / n) ** 0.5, k / n + 1.96 * (k / n * (1 - k / n) / n) ** 0.5),
