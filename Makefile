@@ -14,7 +14,7 @@ NBVAL := MINILUMIERE_SMOKE=1 $(PARALLEL) --dist loadfile --nbval-cell-timeout 12
 .PHONY: demo help test unit lint notebooks execute test-browser lab student site badges clean
 
 demo: .venv/demo                ## generate one clip
-	$(BIN)/minilumiere generate "a red 3 moving right" --frames 80 --seed 0 -o demo.gif
+	$(BIN)/minilumiere generate "a red 3 moving right" --frames 80 --fast --seed 0 -o demo.gif
 
 help:                           ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)

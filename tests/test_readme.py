@@ -27,7 +27,7 @@ def elsewhere(tmp_path, monkeypatch) -> Path:
 
 
 def test_the_python_of_the_readme_runs(elsewhere):
-    assert run_python("README.md")["video"].shape == (16, 3, 128, 128)
+    assert run_python("README.md")["video"].shape == (80, 3, 128, 128)
     assert (elsewhere / "out.gif").is_file()
 
 

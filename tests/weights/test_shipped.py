@@ -17,7 +17,7 @@ from minilumiere.weights.checkpoint import file_sha256, load_weights, read_check
 from minilumiere.weights.shipped import BUILT_ON, SHIPPED_AS, WEIGHTS, read_manifest, read_shipped, ship, weights_path
 
 TINY = SCALES["tiny"]
-STAGES = {"t2i", "base", "ssr-image", "ssr", "judge", "video-features", *(f"style-{style}" for style in STYLES)}
+STAGES = {"t2i", "base", "fast", "ssr-image", "ssr", "judge", "video-features", *(f"style-{style}" for style in STYLES)}
 MEBIBYTE = 2**20
 
 
