@@ -42,15 +42,20 @@ SEAM_FRAMES = 18  # two windows of 9
 
 def described(pipe: Pipeline, batch: str) -> dict:
     """Settings of what is sampled."""
-    threads = torch.get_num_threads()
     return {
         "parameters": sum(p.numel() for p in pipe.base.parameters()),
         "steps": 0,
         "sampling_steps": pipe.scale.steps,
         "batch": batch,
         "seeds": [EVALUATION_SEED],
-        "device": f"CPU, {threads} thread{'s' if threads > 1 else ''}",
+        "device": processor(),
     }
+
+
+def processor() -> str:
+    """What is computed with: all threads that torch has."""
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def moving_captions(n: int, seed: int) -> list[str]:
@@ -285,7 +290,7 @@ def measure_start(
             "steps": 0,
             "batch": f"{clips} clips of 16 frames, {scale.size}x{scale.size}",
             "seeds": list(range(seeds)),
-            "device": f"CPU, {torch.get_num_threads()} threads",
+            "device": processor(),
         },
         "values": {"t2i": float(alone.mean()), NEAREST: float(nearest.mean()), HE: [float(loss.mean()) for loss in he]},
     }
