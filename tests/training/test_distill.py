@@ -1,5 +1,6 @@
 """The few-step student: what its target is, what it is drawn from, and that a killed run goes on bit for bit."""
 
+import itertools
 import math
 import os
 
@@ -74,7 +75,7 @@ def test_a_batch_is_one_segment_that_leads_to_where_two_guided_steps_lead():
         two = (batch["tokens"] == VOCABULARY["and"]).any(1)
         denoise = guided_teacher(teacher(SMALL, "cpu"), SMALL, batch["tokens"], batch["given"], ~two)
         state, at = batch["noisy"], levels[begin * SUBSTEPS : (begin + 1) * SUBSTEPS + 1]
-        for here, there in zip(at[:-1], at[1:], strict=True):  # DDIM, written out
+        for here, there in itertools.pairwise(at):  # DDIM, written out
             with torch.no_grad():
                 v = denoise(state, here.expand(len(state)))
             clean = (here.sigmoid().sqrt() * state - (-here).sigmoid().sqrt() * v).clamp(-1, 1)
