@@ -18,8 +18,7 @@ from minilumiere.dataset.captions import MOTIONS, format_caption, parse_caption
 from minilumiere.torch_state import pinned
 from minilumiere.validate import check_number
 from minilumiere.viz.clips import new_figure
-from minilumiere.viz.features import is_added
-from minilumiere.viz.layers import Recording, draw_clip, record
+from minilumiere.viz.layers import Recording, curves_over_layers, draw_clip, finish_curves, record
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -61,19 +60,8 @@ def parting(
 @pinned()
 def plot_parting(table: Mapping[float, Mapping[str, float]], title: str = "") -> "Figure":
     """A curve over the layers for each noise level. Layers that inflation added have orange names."""
-    from matplotlib import colormaps
-
-    figure = new_figure(8, 3.6)
-    axis = figure.subplots()
-    layers = list(next(iter(table.values())))
-    for number, (level, values) in enumerate(table.items()):
-        colour = colormaps["cividis"](0.95 - 0.95 * number / max(1, len(table) - 1))
-        axis.plot(range(len(layers)), list(values.values()), marker=".", color=colour, label=f"{level:+g}")
-    axis.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
-    for label, layer in zip(axis.get_xticklabels(), layers, strict=True):
-        label.set_color("C1" if is_added(layer) else "black")
-    axis.set(ylabel="distance of the two captions", ylim=(0, None), title=title)
-    axis.legend(title="log-SNR", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure, axis = curves_over_layers(table)
+    finish_curves(axis, list(next(iter(table.values()))), "distance of the two captions", title)
     return figure
 
 

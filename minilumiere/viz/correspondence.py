@@ -20,8 +20,7 @@ from minilumiere.dataset.paths import CANVAS
 from minilumiere.torch_state import pinned
 from minilumiere.validate import check_number
 from minilumiere.viz.clips import new_figure
-from minilumiere.viz.features import is_added
-from minilumiere.viz.layers import record, show
+from minilumiere.viz.layers import curves_over_layers, finish_curves, record, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,21 +116,10 @@ def plot_correspondence(
     errors: Mapping[float, Mapping[str, float]], coarse: Mapping[str, float], still: float, title: str = ""
 ) -> "Figure":
     """A curve over the layers for each noise level, between the least that whole places allow and never moving."""
-    from matplotlib import colormaps
-
-    figure = new_figure(8, 3.6)
-    axis = figure.subplots()
-    layers = list(coarse)
-    for number, (level, values) in enumerate(errors.items()):
-        colour = colormaps["cividis"](0.95 - 0.95 * number / max(1, len(errors) - 1))
-        axis.plot(range(len(layers)), [values[layer] for layer in layers], marker=".", color=colour, label=f"{level:+g}")
-    axis.plot(range(len(layers)), list(coarse.values()), color="0.6", linestyle=":", label="least possible")
+    figure, axis = curves_over_layers({level: {layer: values[layer] for layer in coarse} for level, values in errors.items()})
+    axis.plot(range(len(coarse)), list(coarse.values()), color="0.6", linestyle=":", label="least possible")
     axis.axhline(still, color="C3", linestyle="--", linewidth=1, label="never moving")
-    axis.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
-    for label, layer in zip(axis.get_xticklabels(), layers, strict=True):
-        label.set_color("C1" if is_added(layer) else "black")
-    axis.set(ylabel="error, in units of 32", ylim=(0, None), title=title)
-    axis.legend(title="log-SNR", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    finish_curves(axis, list(coarse), "error, in units of 32", title)
     return figure
 
 

@@ -7,6 +7,7 @@ RGB are the three principal components of the channels (as Tumanyan et al. 2023 
 is our choice). Used in notebook 10; with sliders over it: `explorer`.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from minilumiere.viz.features import is_added, record_features, record_temporal_
 from minilumiere.viz.words import record_word_attention
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LOG_SNRS = (6.0, 2.0, 0.0, -2.0, -4.0, -6.0)  # from hardly any noise to hardly any clip
@@ -131,6 +133,27 @@ def draw_clip(image, slice_, title: str, clip: Tensor, frame: int, row: int, **l
     show(slice_, clip[:, row], f"x–t at y = {row}", "x →", "← t", **limits)
     for axis, place in ((image, row), (slice_, frame)):
         axis.axhline(place, color="white", linewidth=1, linestyle=(0, (4, 4)))
+
+
+def curves_over_layers(table: Mapping[float, Mapping[str, float]]) -> tuple["Figure", "Axes"]:
+    """A figure with a curve over the layers for each noise level, to be finished by `finish_curves`."""
+    from matplotlib import colormaps
+
+    figure = new_figure(8, 3.6)
+    axis = figure.subplots()
+    for number, (level, values) in enumerate(table.items()):
+        colour = colormaps["cividis"](0.95 - 0.95 * number / max(1, len(table) - 1))
+        axis.plot(range(len(values)), list(values.values()), marker=".", color=colour, label=f"{level:+g}")
+    return figure, axis
+
+
+def finish_curves(axis: "Axes", layers: list[str], ylabel: str, title: str) -> None:
+    """Names of the layers, orange where inflation added them, and a legend: once all curves are drawn."""
+    axis.set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=8)
+    for label, layer in zip(axis.get_xticklabels(), layers, strict=True):
+        label.set_color("C1" if is_added(layer) else "black")
+    axis.set(ylabel=ylabel, ylim=(0, None), title=title)
+    axis.legend(title="log-SNR", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _draw_attention(
