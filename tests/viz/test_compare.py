@@ -4,17 +4,10 @@ import pytest
 import torch
 
 import minilumiere as ml
-from minilumiere.model import STUNet
 from minilumiere.viz.compare import OPPOSITE, distance, opposite, parting, plot_parting, render_pair
 from minilumiere.viz.layers import record
 
 ONE, OTHER = "a red 3 moving right", "a red 3 moving left"
-
-
-@pytest.fixture(scope="module")
-def stunet(small_unet, perturb) -> STUNet:
-    torch.manual_seed(0)
-    return perturb(STUNet.from_t2i(small_unet(size=32), verbose=False), 0.1, seed=1).eval()
 
 
 @pytest.fixture(scope="module")

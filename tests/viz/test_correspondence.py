@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import minilumiere as ml
-from minilumiere.model import STUNet
 from minilumiere.viz.correspondence import (
     at_rate,
     coarse_error,
@@ -24,12 +23,6 @@ CAPTION = "a red 3 moving left quickly"  # 15 frames of 2 units: it meets the wa
 @pytest.fixture(scope="module")
 def batch():
     return ml.sample_batch(1, captions=[CAPTION], seed=0)
-
-
-@pytest.fixture(scope="module")
-def stunet(small_unet, perturb) -> STUNet:
-    torch.manual_seed(0)
-    return perturb(STUNet.from_t2i(small_unet(size=32), verbose=False), 0.1, seed=1).eval()
 
 
 def test_truth_against_truth_has_no_error(batch):

@@ -14,12 +14,6 @@ CAPTION = "a red 3 moving right"
 
 
 @pytest.fixture(scope="module")
-def stunet(small_unet, perturb) -> STUNet:
-    torch.manual_seed(0)
-    return perturb(STUNet.from_t2i(small_unet(size=32), verbose=False), 0.1, seed=1).eval()
-
-
-@pytest.fixture(scope="module")
 def video() -> torch.Tensor:
     return ml.sample_batch(1, captions=[CAPTION], seed=0).video[0]
 

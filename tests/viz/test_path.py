@@ -6,7 +6,6 @@ from torch import nn
 
 import minilumiere as ml
 from minilumiere.config import get_scale
-from minilumiere.model import STUNet
 from minilumiere.model.diffusion import clean_and_noise
 from minilumiere.viz.clips import to_png
 from minilumiere.viz.features import named_layers
@@ -14,12 +13,6 @@ from minilumiere.viz.path import as_clips, plot_settling, render_step, sampling_
 
 CAPTION, OTHER = "a red 3 moving right", "a blue 7 moving left"
 TINY = get_scale("tiny")
-
-
-@pytest.fixture(scope="module")
-def stunet(small_unet, perturb) -> STUNet:
-    torch.manual_seed(0)
-    return perturb(STUNet.from_t2i(small_unet(size=32), verbose=False), 0.1, seed=1).eval()
 
 
 @pytest.fixture(scope="module")
