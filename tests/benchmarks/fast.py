@@ -2,7 +2,7 @@
 
     python tests/benchmarks/fast.py --samples 128 --frames 16     # 1, 2, 4 and 8 steps of each, then the teacher's own number
     python tests/benchmarks/fast.py --samples 64 --frames 80 --steps 4
-    python tests/benchmarks/fast.py --json notebooks/course/fast.json     # the rows that notebook 14 shows
+    python tests/benchmarks/fast.py --json notebooks/course/fast.json     # the rows that notebook 14 shows: those it lacks
     python tests/benchmarks/fast.py --time                        # on an idle machine: caption to tensor, 128x128
 
 Base clips of one object, of the same captions and seeds in every row; every caption is sampled with two seeds. Variety is the
@@ -90,6 +90,16 @@ def compare_times(teacher: Pipeline, student: Pipeline, repeats: int) -> None:
         )
 
 
+def rows_of_these_weights(path: Path, facts: dict) -> dict[str, dict]:
+    """The rows of a file, by name, that the same captions and weights made: a new student leaves its teacher's rows."""
+    stored = json.loads(path.read_text())
+    if any(stored[key] != facts[key] for key in ("captions", "seeds", "frames")):
+        return {}
+    changed = {Path(name).stem for name, checksum in facts["weights"].items() if stored["weights"].get(name) != checksum}
+    kept = [row for row in stored["rows"] if not changed or (changed == {"fast"} and "student" not in row["name"])]
+    return {row["name"]: row for row in kept}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=SCALES, default="tiny")
@@ -98,7 +108,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--time", action="store_true", help="time both, and nothing else")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="PATH", help="write the rows to a file, too")
+    parser.add_argument("--json", type=Path, metavar="PATH", help="a file of rows: those of the same weights are kept in it")
     options = parser.parse_args()
     teacher, student = load(options.scale), load(options.scale, fast=True)
     if options.time:
@@ -112,15 +122,18 @@ def main() -> None:
     used = [f"{options.scale}/{stage}.safetensors" for stage in ("base", "fast", "judge")]
     weights = {name: entry["sha256"] for name, entry in read_manifest().items() if name in used}
     facts = {"captions": options.samples, "seeds": SEEDS, "frames": options.frames, "weights": weights}
+    known = rows_of_these_weights(options.json, facts) if options.json and options.json.is_file() else {}
     rows: list[dict] = []
 
     def row(name: str, make) -> None:
-        judged, variety = measure(teacher, make, captions, name)
-        scores = score(judged)
+        if name not in known:
+            judged, variety = measure(teacher, make, captions, name)
+            known[name] = {"name": name, "n": n, "scores": score(judged), "variety": dict(zip(VARIETY, variety, strict=True))}
+        scores = known[name]["scores"]
         shown = [f"{scores[key]:.2f}" if "error" in key else with_interval(scores[key], n) for key in COLUMNS]
-        shown += [f"{value:.3f}" for value in variety]
+        shown += [f"{value:.3f}" for value in known[name]["variety"].values()]
         print(f"{name:<18}" + "".join(f"{text:>20}" for text in shown), flush=True)
-        rows.append({"name": name, "n": n, "scores": scores, "variety": dict(zip(VARIETY, variety, strict=True))})
+        rows.append(known[name])
         if options.json:
             options.json.write_text(json.dumps(facts | {"rows": rows}, indent=1) + "\n")
 
