@@ -1,9 +1,13 @@
 """README and docs do what they say: their Python runs, their links lead somewhere, the map holds every module."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from minilumiere.cli import build_parser
+from minilumiere.config import STAGES
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,6 +50,35 @@ def test_every_module_is_on_the_map():
     package = ROOT / "minilumiere"
     modules = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if not path.name.startswith("__")}
     assert modules == set(re.findall(r"minilumiere/([\w/]+\.py)", PAGES["docs/map.md"]))
+
+
+def commands() -> list[tuple[str, str]]:
+    """Each command line of `minilumiere` in a block of bash."""
+    blocks = ((page, block) for page, text in PAGES.items() for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL))
+    return [(page, line) for page, block in blocks for line in block.splitlines() if line.startswith("minilumiere ")]
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_the_command_line_takes_what_the_pages_give_it(page, line):
+    build_parser().parse_args(shlex.split(line, comments=True)[1:])
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md"])
+def test_every_stage_is_named(page):
+    (listed,) = re.findall(r"(?:stages|one stage): (judge[^;\n]*)", PAGES[page])
+    assert {re.sub("^style-.*", "style-*", stage) for stage in STAGES} == set(listed.split())
+
+
+def test_notebooks_of_the_course_plan_are_there():
+    there = {path.name.split("_")[0] for path in (ROOT / "notebooks").glob("*.ipynb")}
+    named = set(re.findall(r"(?<![\d.])([01]\d[a-z]?)(?=[ ,.;:)/*]|$)", PAGES["docs/teaching.md"], re.MULTILINE))
+    assert named and named <= there
+
+
+def test_every_benchmark_is_in_its_table():
+    folder = ROOT / "tests" / "benchmarks"
+    table = (folder / "README.md").read_text().split("## Measured")[0]
+    assert all(f"`{path.name}`" in table for path in folder.iterdir() if path.suffix in (".py", ".sh"))
 
 
 def test_the_readme_is_short():
