@@ -58,7 +58,9 @@ def build_parser() -> Parser:
     train.add_argument("--batch", type=int, help="default: the stage's")
     train.add_argument("--from-shipped", action="store_true", help="go on from the shipped weights, not from fresh ones")
     # Not --run: torchrun would take it for an abbreviation of its own --run-path.
-    train.add_argument("--folder", dest="run", help="of checkpoint and log; default: runs/SCALE-STAGE (of all: runs)")
+    train.add_argument(
+        "--folder", dest="run", metavar="FOLDER", help="of checkpoint and log; default: runs/SCALE-STAGE (of all: runs)"
+    )
     train.add_argument("--save-minutes", type=float, default=3, help="between checkpoints; default: 3")
     train.add_argument("--stop-minutes", type=float, default=float("inf"), help="stop, resumably, after so many minutes")
     train.add_argument("--ship", action="store_true", help="when done, put the weights into data/weights")
@@ -226,10 +228,10 @@ def run_info(options: argparse.Namespace) -> None:
     print(f"  temporal factor {scale.temporal_factor}, SSR windows of {scale.window} frames, overlap {scale.overlap}")
     print(f"  {scale.steps} steps, guidance {scale.guidance}, SSR {scale.ssr_steps} steps; torch {torch.__version__}")
     rows = {name: entry for name, entry in read_manifest().items() if name.startswith(f"{scale.name}/")}
-    print(f"  {'weights':<24}{'KiB':>6}{'steps':>8}{'minutes':>9}{'loss':>9}  device" if rows else "  no trained weights yet")
+    print(f"  {'weights':<31}{'KiB':>6}{'steps':>8}{'minutes':>9}{'loss':>9}  device" if rows else "  no trained weights yet")
     for name, entry in rows.items():
         kib = entry["bytes"] // 1024
-        print(f"  {name:<24}{kib:>6}{entry['step']:>8}{entry['minutes']:>9.1f}{entry['loss']:>9.4f}  {entry['device']}")
+        print(f"  {name:<31}{kib:>6}{entry['step']:>8}{entry['minutes']:>9.1f}{entry['loss']:>9.4f}  {entry['device']}")
 
 
 def announce_smoke() -> None:

@@ -303,13 +303,13 @@ class Pipeline:
         many = () if isinstance(caption, str) else (len(self._captions(caption)),)
         small = (self.scale.size, self.scale.size)
         sides = small if isinstance(given, Tensor) and given.shape[-2:] == small else (self.scale.output_size,) * 2
-        return check_video(given, name, (*many, *frames, 3, *sides), f" or of base size {small}")
+        return check_video(given, name, (*many, *frames, 3, *sides), f" or of base size {small}" * (sides != small))
 
     def _captions(self, caption: str | list[str]) -> list[str]:
         """A list of captions, checked."""
         captions = [caption] if isinstance(caption, str) else caption
         if not isinstance(captions, list | tuple) or not captions:
-            raise TypeError(f"give a caption or a list of captions, not {captions!r}")
+            raise TypeError(f"give a caption or a list of captions, not {captions!r:.80}")
         for each in captions:
             parse_caption(each)
         return list(captions)

@@ -54,7 +54,7 @@ def check_number(given, name: str, low: float, high: float, kind: type = float):
         number = _number(given, kind)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         wanted = "an integer" if kind is int else "a number"
-        raise TypeError(f"{name} must be {wanted} from {low} to {high}, got {given!r}") from error
+        raise TypeError(f"{name} must be {wanted} from {low} to {high}, got {given!r:.80}") from error
     if not low <= number <= high:
         raise ValueError(f"{name} must be from {low} to {high}, got {given!r}")
     return number
@@ -74,14 +74,14 @@ def _number(given, kind: type) -> int | float:
 def check_flag(given, name: str) -> bool:
     """A truth value (NumPy's, too). Raises `TypeError` for anything else: "no" would mean yes."""
     if not isinstance(given, bool) and type(given).__name__ not in ("bool", "bool_"):
-        raise TypeError(f"{name} must be True or False, got {given!r}")
+        raise TypeError(f"{name} must be True or False, got {given!r:.80}")
     return bool(given)
 
 
 def check_path(given, name: str = "path") -> Path:
     """A path, `~` expanded. Raises `TypeError` for anything but a string or a path, `ValueError` for an empty one."""
     if not isinstance(given, str | os.PathLike):
-        raise TypeError(f"{name} must be a string or a path, got {given!r}")
+        raise TypeError(f"{name} must be a string or a path, got {given!r:.80}")
     if not os.fspath(given):
         raise ValueError(f"{name} is empty: give the name of a file or folder")
     return Path(os.path.expanduser(os.fsdecode(given)))
@@ -92,7 +92,7 @@ def check_device(given: str | torch.device | None, name: str = "device") -> torc
     if given is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(given, str | torch.device):
-        raise TypeError(f"{name} must be a name such as 'cpu' or 'cuda', got {given!r}")
+        raise TypeError(f"{name} must be a name such as 'cpu' or 'cuda', got {given!r:.80}")
     there = "cpu or cuda" if torch.cuda.is_available() else "cpu (there is no CUDA device)"
     try:
         device = torch.device(given)

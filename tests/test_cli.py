@@ -145,6 +145,9 @@ def test_info_lists_the_shipped_weights(capsys):
     assert main(["info"]) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in ("t2i", "base", "ssr-image", "ssr", "judge", "32x32 -> 128x128"))
+    header, *rows = text.splitlines()[3:]
+    device = header.index("  device")
+    assert rows and all(row[device - 1].isdigit() and row[device : device + 2] == "  " for row in rows), "in columns"
 
 
 def test_as_a_module_with_an_exit_code():

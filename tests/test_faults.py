@@ -419,6 +419,23 @@ def test_what_is_given_at_base_size_comes_back_at_base_size(pipe, clip):
 def test_a_wrong_size_says_that_the_base_size_works_too(pipe):
     with pytest.raises(ValueError, match=r"\(3, 64, 64\) or of base size \(16, 16\)"):
         pipe.image_to_video(torch.zeros(3, 20, 20), ONE)
+    with pytest.raises(ValueError, match=r"wanted \(3, 16, 16\), float"):  # of base size it is: what is wrong is the type
+        pipe.image_to_video(torch.zeros(3, 16, 16, dtype=torch.uint8), ONE)
+
+
+def test_what_is_wrong_is_shown_in_a_line_and_not_in_full(pipe):
+    many = torch.rand(99, 99)
+    for use in (
+        lambda: pipe.generate(many),
+        lambda: pipe.generate(ONE, seed=many),
+        lambda: pipe.generate(ONE, progress=many),
+        lambda: ml.save_video("clip.gif", many),
+        lambda: ml.load("tiny", device=many),
+        lambda: ml.sample_batch(1, captions=[ONE] * 99),
+    ):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            use()
+        assert len(str(caught.value)) < 200
 
 
 @pytest.mark.parametrize("style", ["nosuch", "", 3, None, ["neon"], ("neon",)])

@@ -196,7 +196,7 @@ def test_an_extended_run_is_on_the_learning_rate_of_the_longer_one(tmp_path, mon
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"steps": 3}, r"another steps: it has 4, wanted 3; give 4 steps or more .* another folder \(--folder\)"),
+        ({"steps": 3}, r"another number of steps: it has 4, wanted 3; give 4 steps or more .* another folder \(--folder\)"),
         ({"batch": 6}, r"another batch: it has 4, wanted 6; give that batch .* another folder"),
         ({"seed": 1}, r"another seed: it has 0, wanted 1; give that seed .* another folder"),
         ({"stage": "t2i"}, r"another stage: it has 'judge', wanted 't2i'; begin anew in another folder"),

@@ -80,7 +80,7 @@ def parse_caption(caption: str) -> tuple[Subject, ...]:
             near = [MEANT[word]] if word in MEANT else alike
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known words: {' '.join(WORDS)}"
             raise ValueError(f"unknown word {word!r} in caption {caption!r}: {hint}")
-    parts = " ".join(words).split(" and ")
+    parts = f"{' '.join(words)} ".split(" and ")  # the space: after a last "and" an object is missing
     if len(parts) > 2:
         raise ValueError(f"{len(parts)} objects in caption {caption!r}: one or two are accepted")
     return tuple(_parse_subject(part.split(), caption) for part in parts)
@@ -93,13 +93,13 @@ def format_caption(subjects: tuple[Subject, ...]) -> str:
 
 def _parse_subject(words: list[str], caption: str) -> Subject:
     def fail(where: str, given: str, accepted: str):
-        raise ValueError(f"caption {caption!r}: expected {where} ({accepted}), got {given!r}; the grammar is {GRAMMAR}")
+        raise ValueError(f"caption {caption!r}: expected {where} ({accepted}), got {given}; the grammar is {GRAMMAR}")
 
     queue = list(words)
 
     def take(where: str, accepted: tuple[str, ...]) -> str:
         if not queue or queue[0] not in accepted:
-            fail(where, queue[0] if queue else "nothing", " ".join(accepted))
+            fail(where, repr(queue[0]) if queue else "nothing", " ".join(accepted))
         return queue.pop(0)
 
     take("an article", ("a",))
@@ -112,5 +112,5 @@ def _parse_subject(words: list[str], caption: str) -> Subject:
     if queue and queue[0] in SPEEDS:
         speed = queue.pop(0)
     if queue:
-        fail("the end of the object", queue[0], "at most one motion, then at most one speed")
+        fail("the end of the object", repr(queue[0]), "at most one motion, then at most one speed")
     return Subject(colour, int(digit), motion, speed)

@@ -91,7 +91,7 @@ def sample_batch(
     frames = preset.frames if frames is None else check_number(frames, "frames", 1, 10_000, int)
     n, seed = check_number(n, "n", 1, 10**6, int), check_number(seed, "seed", 0, 2**60, int)
     if captions is not None and (not isinstance(captions, list | tuple) or len(captions) != n):
-        raise ValueError(f"captions must be a list of n = {n} captions, got {captions!r}")
+        raise ValueError(f"captions must be a list of n = {n} captions, got {captions!r:.80}")
     if split not in ("train", "test"):
         raise ValueError(f"unknown split {split!r}: choose 'train' or 'test'")
     if glyphs not in ("strokes", "mnist"):

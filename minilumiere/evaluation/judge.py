@@ -35,7 +35,7 @@ PALETTE = torch.tensor(list(COLOURS.values()), dtype=torch.float32, device="cpu"
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judge reads of one object."""
+    """What the judge reads of one object. Of too little ink the colour is "", and the rest means nothing."""
 
     digit: int
     colour: str

@@ -45,7 +45,7 @@ def read_state(path: Path, identity: dict) -> tuple[Tensors, dict]:
 def check_steps(path: Path, metadata: dict, steps: int) -> str:
     """What there is to say where a run of `metadata` is asked for `steps`. Raises `ValueError` for fewer than it began with."""
     if steps < metadata["steps"]:
-        what = f"{path} is of another steps: it has {metadata['steps']}, wanted {steps}"
+        what = f"{path} is of another number of steps: it has {metadata['steps']}, wanted {steps}"
         raise ValueError(f"{what}; give {metadata['steps']} steps or more to go on, {ANOTHER}")
     if steps == metadata["steps"]:
         return ""

@@ -137,7 +137,7 @@ def test_three_objects_are_refused_with_what_is_accepted():
         ("a red 3 quickly moving left", "moving", "one speed"),  # speed before motion
         ("a red 3 moving left moving up", "moving", "one motion"),
         ("a red 3 slowly quickly", "quickly", "one speed"),
-        ("a red 3 and", "and", "end of the object"),
+        ("a red 3 and", "nothing", "article"),
         ("and a red 3", "and", "article"),
         ("a red 3 and and a blue 7", "and", "article"),
         ("a red 3 a blue 7", "a", "end of the object"),
@@ -147,7 +147,7 @@ def test_known_words_out_of_order_are_refused_with_what_was_expected(caption, gi
     with pytest.raises(ValueError, match="grammar") as caught:
         parse_caption(caption)
     message = str(caught.value)
-    assert re.search(rf"got '{given}'", message)
+    assert ("got nothing;" if given == "nothing" else f"got '{given}';") in message
     assert accepted in message
 
 
