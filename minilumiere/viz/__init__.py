@@ -1,6 +1,6 @@
 """Look at it: clips, then what the layers of a net make of them.
 
-Read clips, files (and animation); features, words, layers; compare, path, patching, correspondence; explorer.
+Read clips, files (and animation), panels; features, words, layers; compare, path, patching, correspondence; explorer.
 """
 
 from minilumiere.viz.clips import filmstrip, show_video, space_time_slice

@@ -18,7 +18,8 @@ from minilumiere.dataset.captions import MOTIONS, format_caption, parse_caption
 from minilumiere.torch_state import pinned
 from minilumiere.validate import check_number
 from minilumiere.viz.clips import new_figure
-from minilumiere.viz.layers import Recording, curves_over_layers, draw_clip, finish_curves, record
+from minilumiere.viz.layers import Recording, curves_over_layers, finish_curves, record
+from minilumiere.viz.panels import draw_clip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -81,17 +82,12 @@ def render_pair(
         for value, name, n in ((frame, "frame", a.shape[1]), (channel, "channel", a.shape[0]), (row, "row", a.shape[2]))
     )
     figure = new_figure(10.2, 5.7, dpi=80, layout=None)
-    axes = figure.subplots(2, 4)
-    figure.subplots_adjust(0.05, 0.07, 0.98, 0.84, wspace=0.2, hspace=0.32)
+    grid = figure.add_gridspec(2, 4, left=0.05, bottom=0.07, right=0.98, top=0.82, wspace=0.2, hspace=0.32)
     low, high = (float(torch.stack([a[channel], b[channel]]).aminmax()[i]) for i in (0, 1))
     most = max(float((a - b)[channel].abs().max()), 1e-6)
-    draw_clip(*axes[:, 0], f"“{captions[0]}”", a[channel], frame, row, vmin=low, vmax=high)
-    draw_clip(*axes[:, 1], f"“{captions[1]}”", b[channel], frame, row, vmin=low, vmax=high)
-    draw_clip(*axes[:, 2], f"difference, ±{most:.2g}", (a - b)[channel], frame, row, cmap="RdBu_r", vmin=-most, vmax=most)
-    draw_clip(*axes[:, 3], "all channels, RMS", (a - b).square().mean(0).sqrt(), frame, row, cmap="cividis", vmin=0)
-    for axis in axes[0]:  # what is said once is drawn quicker
-        axis.set_xlabel("")
-    for axis in axes[:, 1:].flat:
-        axis.set_ylabel("")
+    draw_clip(grid, 0, f"“{captions[0]}”", a[channel], frame, row, vmin=low, vmax=high)
+    draw_clip(grid, 1, f"“{captions[1]}”", b[channel], frame, row, vmin=low, vmax=high)
+    draw_clip(grid, 2, f"difference, ±{most:.2g}", (a - b)[channel], frame, row, cmap="RdBu_r", vmin=-most, vmax=most)
+    draw_clip(grid, 3, "all channels, RMS", (a - b).square().mean(0).sqrt(), frame, row, cmap="cividis", vmin=0)
     figure.suptitle(f"{layer}, channel {channel}: the captions are {distance(a, b):.2f} apart", fontsize=12)
     return figure

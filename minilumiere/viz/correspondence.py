@@ -20,7 +20,8 @@ from minilumiere.dataset.paths import CANVAS
 from minilumiere.torch_state import pinned
 from minilumiere.validate import check_number
 from minilumiere.viz.clips import new_figure
-from minilumiere.viz.layers import curves_over_layers, finish_curves, record, show
+from minilumiere.viz.layers import curves_over_layers, finish_curves, record
+from minilumiere.viz.panels import Panel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -141,22 +142,29 @@ def render_correspondence(
     point = check_number(point, "point", 0, len(points) - 1, int)
     found, every = follow(feature, points), len(video) // feature.shape[1]
     figure = new_figure(10.2, 3.2, dpi=80, layout=None)
-    axes = figure.subplots(1, 4)
-    figure.subplots_adjust(0.03, 0.15, 0.99, 0.78, wspace=0.2)
-    extent = {"extent": (0, CANVAS, CANVAS, 0)}
-    show(axes[0], video[0].permute(1, 2, 0), "clip, t = 0", "x →", "← y", **extent)
-    show(axes[1], video[frame * every].permute(1, 2, 0), f"clip, t = {frame * every}", "x →", "← y", **extent)
+    grid = figure.add_gridspec(1, 4, left=0.03, bottom=0.15, right=0.99, top=0.78, wspace=0.2)
+    extent = (0, CANVAS, CANVAS, 0)
+    start = Panel(grid[0], video[0].permute(1, 2, 0), "clip, t = 0", "x →", "← y", extent=extent)
+    later = Panel(grid[1], video[frame * every].permute(1, 2, 0), f"clip, t = {frame * every}", "x →", extent=extent)
     alike = similarities(feature, points[point : point + 1])[0, frame]
-    show(axes[2], alike, f"similar to the ring, max {alike.max():.2f}", "x →", "← y", cmap="cividis", **extent)
-    axes[0].plot(*points.T.numpy(), ".", color="white", markersize=3)
-    axes[1].plot(*truth[:, frame].T.numpy(), ".", color="white", markersize=3, label="true")
-    axes[1].plot(*found[:, frame].T.numpy(), "x", color="#E69F00", markersize=4, label="found")
-    axes[0].plot(*points[point].numpy(), "o", color="#E69F00", markersize=9, fillstyle="none")
-    axes[2].plot(*truth[point, frame].numpy(), "o", color="#E69F00", markersize=9, fillstyle="none")
+    similar = Panel(grid[2], alike, f"similar to the ring, max {alike.max():.2f}", "x →", cmap="cividis", extent=extent)
+    dots = {"color": "white", "marker": ".", "markersize": 3, "linestyle": "none"}
+    ring = {"color": "#E69F00", "marker": "o", "markersize": 9, "fillstyle": "none"}
+    start.line(*points.T, **dots)
+    start.line(*points[point, :, None], **ring)
+    later.line(*truth[:, frame].T, **dots)
+    later.line(*found[:, frame].T, color="#E69F00", marker="x", markersize=4, linestyle="none")
+    similar.line(*truth[point, frame, :, None], **ring)
     errors = (found - truth).norm(dim=-1).mean(0)
-    axes[3].plot(torch.arange(len(errors)) * every, errors.numpy(), color="#0072B2")
-    axes[3].plot(frame * every, errors[frame].item(), "o", color="#0072B2")
-    axes[3].set(xlabel="t →", ylim=(0, max(8.0, float(errors.max()) * 1.05)))
-    axes[3].set_title("error over t, in units of 32", fontsize=10)
+    top = max(8.0, float(errors.max()) * 1.05)
+    white = torch.ones(1, 1, 3)
+    curve = Panel(grid[3], white, "error over t, in units of 32", extent=(0, len(video), 0, top))
+    curve.line(torch.arange(len(errors)) * every, errors, color="#0072B2")
+    curve.line([frame * every], errors[frame, None], color="#0072B2", marker="o")
+    for value in range(0, int(top) + 1, round(top / 4)):
+        curve.text(0, value, f"{value}", right=-4, ha="right", va="center")
+    for value in range(0, len(video) + 1, max(1, len(video) // 4)):
+        curve.text(value, 0, f"{value}", up=-4, va="top")
+    curve.text(len(video) / 2, 0, "t →", up=-16, va="top")
     figure.suptitle(f"{layer}: white where the points are, orange where they are found; error {track_error(found, truth):.1f}")
     return figure

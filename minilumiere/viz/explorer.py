@@ -149,7 +149,7 @@ class Tabs:
 
         def redraw(change=None) -> None:
             if not fitting:
-                gc.disable()  # a figure ends as circular garbage: taken young, it makes no full collection (0.12 s) fall due
+                gc.disable()  # a figure ends as circular garbage: taken young, it makes no full collection (0.1 s) fall due
                 try:
                     picture.value = to_png(draw())
                 finally:

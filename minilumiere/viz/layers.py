@@ -20,11 +20,13 @@ from minilumiere.torch_state import pinned
 from minilumiere.validate import check_number, check_video
 from minilumiere.viz.clips import new_figure
 from minilumiere.viz.features import is_added, record_features, record_temporal_attention
+from minilumiere.viz.panels import Panel, draw_clip
 from minilumiere.viz.words import record_word_attention
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.gridspec import GridSpec
 
 LOG_SNRS = (6.0, 2.0, 0.0, -2.0, -4.0, -6.0)  # from hardly any noise to hardly any clip
 
@@ -103,36 +105,20 @@ def render(
     weights = recording.attention.get(layer)  # 1 heads t s h w, or None
     columns = 3 if weights is None else 4
     figure = new_figure(2.5 * columns + 0.2, 5.7, dpi=80, layout=None)
-    axes = figure.subplots(2, columns, squeeze=False)
-    figure.subplots_adjust(0.5 / figure.get_figwidth(), 0.07, 1 - 0.2 / figure.get_figwidth(), 0.86, wspace=0.2, hspace=0.32)
+    left, right = 0.5 / figure.get_figwidth(), 1 - 0.2 / figure.get_figwidth()
+    grid = figure.add_gridspec(2, columns, left=left, bottom=0.07, right=right, top=0.86, wspace=0.2, hspace=0.32)
 
     noisy = ((recording.noisy + 1) / 2).clamp(0, 1).permute(1, 2, 3, 0)  # T H W 3
     every, zoom = len(noisy) // frames, noisy.shape[1] // height  # frames, and rows, of the clip to one of the layer
-    draw_clip(*axes[:, 0], "noisy clip", noisy, frame * every, row * zoom + zoom // 2)
+    draw_clip(grid, 0, "noisy clip", noisy, frame * every, row * zoom + zoom // 2)
     one = feature[channel]
-    draw_clip(*axes[:, 1], f"channel {channel}", one, frame, row, vmin=one.min().item(), vmax=one.max().item())
-    draw_clip(*axes[:, 2], "channels as RGB", principal_rgb(feature).permute(1, 2, 3, 0), frame, row)
+    draw_clip(grid, 1, f"channel {channel}", one, frame, row, vmin=one.min().item(), vmax=one.max().item())
+    draw_clip(grid, 2, "channels as RGB", principal_rgb(feature).permute(1, 2, 3, 0), frame, row)
     if weights is not None:
-        _draw_attention(*axes[:, 3], weights[0], frame, row, head)
+        _draw_attention(grid, weights[0], frame, row, head)
     origin = "the predicted v" if layer == "output" else "added by inflation" if is_added(layer) else "of the image net"
     figure.suptitle(f"{layer}  ({origin}; {channels} channels, {frames} frames of {height}×{width})", fontsize=12)
     return figure
-
-
-def show(axis, picture: Tensor, title: str, across: str, down: str, **colours) -> None:
-    """A picture (rows, columns) or (rows, columns, 3) with named axes; ticks would take half of the time to draw."""
-    axis.imshow(picture.numpy(), aspect="auto", interpolation="nearest", **colours)
-    axis.set(xlabel=across, ylabel=down, xticks=[], yticks=[])
-    axis.set_title(title, fontsize=10)
-
-
-def draw_clip(image, slice_, title: str, clip: Tensor, frame: int, row: int, **limits) -> None:
-    """A frame and the row's slice x-t of (t h w [3]); dashes in each say where the other is. `limits` of `imshow`."""
-    limits = {"cmap": "viridis"} | limits
-    show(image, clip[frame], f"{title}, t = {frame}", "x →", "← y", **limits)
-    show(slice_, clip[:, row], f"x–t at y = {row}", "x →", "← t", **limits)
-    for axis, place in ((image, row), (slice_, frame)):
-        axis.axhline(place, color="white", linewidth=1, linestyle=(0, (4, 4)))
 
 
 def curves_over_layers(table: Mapping[float, Mapping[str, float]]) -> tuple["Figure", "Axes"]:
@@ -156,14 +142,12 @@ def finish_curves(axis: "Axes", layers: list[str], ylabel: str, title: str) -> N
     axis.legend(title="log-SNR", fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def _draw_attention(
-    to_each, along_row, weights: Float[Tensor, "heads t s h w"], frame: int, row: int, head: int | None
-) -> None:
+def _draw_attention(grid: "GridSpec", weights: Float[Tensor, "heads t s h w"], frame: int, row: int, head: int | None) -> None:
     """Above: every frame to every frame, the mean over places. Below: where the places of `row` look from `frame`."""
     head = None if head is None else check_number(head, "head", 0, len(weights) - 1, int)
     chosen = weights.mean(0) if head is None else weights[head]  # t s h w
     every, some = chosen.mean((2, 3)), chosen[frame, :, row]
     colours = {"cmap": "cividis", "vmin": 0, "vmax": max(every.max().item(), some.max().item())}
     name = "attention, mean of heads" if head is None else f"attention, head {head}"
-    show(to_each, every, name, "looked at: t →", "← looking: t", **colours)
-    show(along_row, some, f"at y = {row}, from t = {frame} (max {colours['vmax']:.2f})", "x →", "← looked at: t", **colours)
+    Panel(grid[0, 3], every, name, "looked at: t →", "← looking: t", **colours)
+    Panel(grid[1, 3], some, f"y = {row}, from t = {frame} (max {colours['vmax']:.2f})", "x →", "← looked at: t", **colours)

@@ -23,6 +23,7 @@ from minilumiere.model.text import tokenise
 from minilumiere.torch_state import pinned
 from minilumiere.viz.clips import new_figure
 from minilumiere.viz.features import part_of, record_features
+from minilumiere.viz.panels import Panel
 from minilumiere.viz.path import Patch, Step, as_clips, sampling_path
 
 if TYPE_CHECKING:
@@ -84,17 +85,14 @@ def render_patched(
 
     `width` of each, in inches.
     """
-    figure = new_figure(width * len(clips) + 0.4, 5.2, dpi=80, layout=None)
-    axes = figure.subplots(3, len(clips), squeeze=False)
-    figure.subplots_adjust(0.35 / figure.get_figwidth(), 0.03, 0.99, 0.86, wspace=0.1, hspace=0.1)
-    for column, (name, clip) in zip(axes.T, clips.items(), strict=True):
+    figure = new_figure(width * len(clips) + 0.4, 5.3, dpi=80, layout=None)
+    left, top = 0.35 / figure.get_figwidth(), 0.8 if title else 0.86
+    grid = figure.add_gridspec(3, len(clips), left=left, bottom=0.03, right=0.99, top=top, wspace=0.1, hspace=0.1)
+    for column, (name, clip) in enumerate(clips.items()):
         number = len(clip) // 2 if frame is None else frame
         pictures = (clip[number].permute(1, 2, 0), clip.amax(2).permute(0, 2, 1), clip.amax(3).permute(0, 2, 1))
-        for axis, picture in zip(column, pictures, strict=True):
-            axis.imshow(picture.cpu().numpy(), aspect="auto", interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-        column[0].set_title(name, fontsize=9)
-    for axis, label in zip(axes[:, 0], (f"frame {number}", "x →, ← t", "y →, ← t"), strict=True):
-        axis.set_ylabel(label, fontsize=9)
-    figure.suptitle(title, fontsize=11)
+        sides = (f"frame {number}", "x →, ← t", "y →, ← t") if column == 0 else ("", "", "")
+        for line, (picture, side) in enumerate(zip(pictures, sides, strict=True)):
+            Panel(grid[line, column], picture, name if line == 0 else "", "", side)
+    figure.suptitle(title, fontsize=12)
     return figure

@@ -23,7 +23,8 @@ from minilumiere.torch_state import pinned
 from minilumiere.validate import check_number, check_number_or_none
 from minilumiere.viz.clips import new_figure
 from minilumiere.viz.features import patch_features, record_features
-from minilumiere.viz.layers import check_base, draw_clip, principal_rgb, show
+from minilumiere.viz.layers import check_base, principal_rgb
+from minilumiere.viz.panels import Panel, draw_clip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,20 +124,20 @@ def render_step(path: list[Step], number: int, layer: str, clip: int = 0, frame:
     figure = new_figure(7.7, 7.0, dpi=72, layout=None)
     room = {"left": 0.06, "bottom": 0.04, "right": 0.98, "top": 0.9, "wspace": 0.16, "hspace": 0.32}
     grid = figure.add_gridspec(3, 3, height_ratios=[1, 1, 0.62], **room)
-    axes = [[figure.add_subplot(grid[line, column]) for line in (0, 1)] for column in range(3)]
     noisy, clean = (as_clips(part)[clip].permute(0, 2, 3, 1) for part in (step.noisy, step.clean))  # t h w 3
-    draw_clip(*axes[0], "z", noisy, frame, row)
-    draw_clip(*axes[1], "x̂", clean, frame, row)
-    draw_clip(*axes[2], layer, feature.permute(1, 2, 3, 0), frame // every, row // zoom)
+    draw_clip(grid, 0, "z", noisy, frame, row)
+    draw_clip(grid, 1, "x̂", clean, frame, row)
+    draw_clip(grid, 2, layer, feature.permute(1, 2, 3, 0), frame // every, row // zoom)
     slices = torch.stack([as_clips(each.clean)[clip].amax(2) for each in path])  # steps t 3 w: the brightest of all rows
     gap = torch.nn.functional.pad(slices, (0, 2), value=1.0)
-    strip = figure.add_subplot(grid[2, :])
-    show(strip, rearrange(gap, "s t c w -> t (s w) c")[:, :-2], "x–t of x̂ at every step (all rows)", "step →", "← t")
-    wide = slices.shape[-1] + 2
-    strip.set_xticks([i * wide + (wide - 2) / 2 for i in range(len(path))], [f"{each.log_snr:.0f}" for each in path])
-    strip.get_xticklabels()[number].set_weight("bold")
-    strip.axvspan(number * wide - 0.5, (number + 1) * wide - 2.5, fill=False, edgecolor="#E69F00", linewidth=2)
-    strip.set_xlim(-0.5, len(path) * wide - 2.5)
+    strip = rearrange(gap, "s t c w -> t (s w) c")[:, :-2]
+    panel = Panel(grid[2, :], strip, "x–t of x̂ at every step (all rows), and its log-SNR", "", "← t")
+    wide, (*_, bottom, top) = slices.shape[-1] + 2, panel.extent
+    for i, each in enumerate(path):
+        weight = "bold" if i == number else "normal"
+        panel.text(i * wide + (wide - 3) / 2, bottom, f"{each.log_snr:.0f}", up=-4, va="top", weight=weight)
+    left, right = number * wide - 0.5, (number + 1) * wide - 2.5
+    panel.line([left, right, right, left, left], [bottom, bottom, top, top, bottom], color="#E69F00", linewidth=2)
     figure.suptitle(f"step {number} of {len(path)}, log-SNR {step.log_snr:+.1f}", fontsize=12)
     return figure
 

@@ -23,6 +23,7 @@ from minilumiere.torch_state import pinned
 from minilumiere.validate import check_number
 from minilumiere.viz.clips import new_figure
 from minilumiere.viz.features import named_layers
+from minilumiere.viz.panels import Panel
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,20 +92,23 @@ def render_words(
     largest, gap = chosen.max().item(), max(1, width // 8)
     apart = torch.nn.functional.pad(chosen.permute(3, 1, 0, 2), (0, gap, 0, 0, 0, gap), value=torch.nan)  # words h+ t w+
     picture = rearrange(apart, "n h t w -> (n h) (t w)")[:-gap, :-gap]
-    figure = new_figure(9.5, 0.75 * len(words) + 0.9, dpi=80, layout=None)
-    strip, slices = figure.subplots(1, 2, width_ratios=[4, 1])
-    figure.subplots_adjust(0.13, 0.13, 0.98, 0.85, wspace=0.08)
-    limits = {"cmap": "cividis", "vmin": 0, "vmax": largest, "aspect": "auto", "interpolation": "nearest"}
-    strip.imshow(picture.numpy(), **limits)
-    middles = [number * (height + gap) + (height - 1) / 2 for number in range(len(words))]
-    strip.set_yticks(middles, [f"{word} {share:.2f}" for word, share in zip(words, chosen.mean((0, 1, 2)), strict=True)])
-    every = max(1, frames // 8)
-    strip.set_xticks([number * (width + gap) + (width - 1) / 2 for number in range(0, frames, every)], range(0, frames, every))
-    strip.set(xlabel="t → (each an image: x →, ← y); beside a word its mean share")
+    tall = 0.65 * len(words) + 1.2
+    figure = new_figure(9.5, tall, dpi=80, layout=None)
+    room = {"left": 0.16, "bottom": 0.55 / tall, "right": 0.98, "top": 1 - 0.65 / tall, "wspace": 0.08}
+    grid = figure.add_gridspec(1, 2, width_ratios=[4, 1], **room)
+    limits = {"cmap": "cividis", "vmin": 0, "vmax": largest}
+    panel = Panel(grid[0], picture, **limits)
+    left, right, bottom, _ = panel.extent
+    for number, (word, share) in enumerate(zip(words, chosen.mean((0, 1, 2)), strict=True)):
+        middle = number * (height + gap) + (height - 1) / 2
+        panel.text(left, middle, f"{word} {share:.2f}", right=-4, ha="right", va="center")
+    for number in range(0, frames, max(1, frames // 8)):
+        panel.text(number * (width + gap) + (width - 1) / 2, bottom, f"{number}", up=-4, va="top")
+    sides = "t → (each an image: x →, ← y); beside a word its mean share"
+    panel.text((left + right) / 2, bottom, sides, up=-18, va="top")
     over_time = torch.nn.functional.pad(chosen[:, row].permute(2, 0, 1), (0, 0, 0, 1), value=torch.nan)  # words t+ w
-    slices.imshow(rearrange(over_time, "n t w -> (n t) w")[:-1].numpy(), **limits)
-    slices.set(xlabel="x →", ylabel="← t, for each word", xticks=[], yticks=[])
-    slices.set_title(f"x–t at y = {row}", fontsize=10)
+    slices = rearrange(over_time, "n t w -> (n t) w")[:-1]
+    Panel(grid[1], slices, f"x–t at y = {row}", "x →", "← t, for each word", **limits)
     whose = "mean of heads" if head is None else f"head {head}"
     figure.suptitle(f"{layer}: share of each word ({whose}; brightest {largest:.2f})", fontsize=12)
     return figure

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from matplotlib.image import BboxImage
 
 import minilumiere as ml
 from minilumiere.viz.compare import OPPOSITE, distance, opposite, parting, plot_parting, render_pair
@@ -36,16 +37,16 @@ def test_the_stem_has_heard_no_words_and_the_same_caption_parts_nowhere(stunet, 
     assert [label.get_text() for label in axis.get_xticklabels()] == list(table[0.0])
 
 
-def test_a_pair_is_drawn_on_one_scale_with_its_difference(stunet, video):
+def test_a_pair_is_drawn_on_one_scale_with_its_difference(stunet, video, pictures):
     one, other = (record(stunet, video, caption, 2.0) for caption in (ONE, OTHER))
     figure = render_pair(one, other, (ONE, OTHER), "up.1.space-time", frame=3, channel=5, row=2)
     a, b = one.features["up.1.space-time"][0], other.features["up.1.space-time"][0]
-    images = [axis.images[0] for axis in figure.axes]
-    shown = [torch.as_tensor(image.get_array()) for image in images]
+    shown = pictures(figure)
     expected = (a[5], b[5], (a - b)[5], (a - b).square().mean(0).sqrt())
     for number, clip in enumerate(expected):
-        assert torch.equal(shown[number], clip[3]) and torch.equal(shown[4 + number], clip[:, 2])
-    assert images[0].get_clim() == images[1].get_clim() and images[2].get_clim()[0] == -images[2].get_clim()[1]
+        assert torch.equal(shown[2 * number], clip[3]) and torch.equal(shown[2 * number + 1], clip[:, 2])
+    one_s, _, other_s, _, difference_s, *_ = (image.get_clim() for image in figure.findobj(BboxImage))
+    assert one_s == other_s and difference_s[0] == -difference_s[1]
     assert f"{distance(a, b):.2f} apart" in figure.get_suptitle()
     with pytest.raises(ValueError, match="unknown layer"):
         render_pair(one, other, (ONE, OTHER), "down.9")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from matplotlib.lines import Line2D
 
 import minilumiere as ml
 from minilumiere.viz.correspondence import (
@@ -92,15 +93,19 @@ def test_errors_are_means_over_clips_for_every_layer_and_level(stunet, batch):
     )
 
 
-def test_the_picture_has_the_points_the_truth_and_what_is_found(batch):
+def test_the_picture_has_the_points_the_truth_and_what_is_found(batch, pictures):
     video, centre = batch.video[0], batch.objects[0][0].centres
     points = object_points(video, centre)
     feature = video.transpose(0, 1)  # pixels as features: c t h w
     figure = render_correspondence(video, feature, centre, "pixels", frame=4, point=2)
     truth, found = true_track(points, centre), follow(feature, points)
-    drawn = [[torch.as_tensor(line.get_xydata()).float() for line in axis.lines] for axis in figure.axes]
-    assert torch.allclose(drawn[0][0], points) and torch.allclose(drawn[1][0], truth[:, 4])
-    assert torch.allclose(drawn[1][1], found[:, 4]) and torch.allclose(drawn[2][0], truth[2:3, 4])
+    errors = (found - truth).norm(dim=-1).mean(0)
+    expected = [points, points[2:3], truth[:, 4], found[:, 4], truth[2:3, 4]]
+    expected += [torch.stack([torch.arange(16), errors], dim=1), torch.tensor([[4, errors[4]]])]
+    drawn = [torch.as_tensor(line.get_xydata()).float() for line in figure.findobj(Line2D)]
+    assert len(drawn) == len(expected) and all(torch.allclose(*each) for each in zip(drawn, expected, strict=True))
+    start, later, *_ = pictures(figure)
+    assert torch.equal(start, video[0].permute(1, 2, 0)) and torch.equal(later, video[4].permute(1, 2, 0))
     assert f"error {track_error(found, truth):.1f}" in figure.get_suptitle()
     with pytest.raises(ValueError, match="point must be from 0"):
         render_correspondence(video, feature, centre, point=len(points))

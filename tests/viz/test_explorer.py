@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 import minilumiere as ml
 from minilumiere.config import get_scale
@@ -167,12 +168,17 @@ def test_sliders_stay_where_they_are_relative_to_their_range(shown):
 
 
 def test_figures_are_not_left_to_a_full_garbage_collection(shown):
-    """It takes longer than a redraw; without care for it, it fell due at every ninth."""
+    """It takes longer than a redraw; a figure that outlives its redraw makes one fall due."""
     gc.collect()
-    before = gc.get_stats()[2]["collections"]
-    for channel in range(1, 31):
-        shown["channel"].value = channel % (shown["channel"].max + 1)
-    assert gc.isenabled() and gc.get_stats()[2]["collections"] == before
+    seen = []
+    gc.callbacks.append(lambda phase, info: seen.append(info["generation"]) if phase == "start" else None)
+    try:
+        for channel in range(1, 31):
+            shown["channel"].value = channel % (shown["channel"].max + 1)
+    finally:
+        gc.callbacks.pop()
+    assert gc.isenabled() and seen == [0] * 30  # one for each, of what is young
+    assert not any(issubclass(type(each), Figure) for each in gc.get_objects())
 
 
 def test_the_picture_is_that_of_the_controls(shown, stunet, video):

@@ -35,37 +35,34 @@ def test_a_recording_is_one_run_of_the_net_on_the_noisy_clip(stunet, recording, 
     assert not any(module._forward_hooks for module in stunet.modules())
 
 
-def test_every_layer_is_drawn_with_named_axes_and_its_own_numbers(recording):
+def test_every_layer_is_drawn_with_named_sides_and_its_own_numbers(recording, pictures):
     for layer, feature in recording.features.items():
         channels, frames, height, _ = feature.shape[1:]
         figure = render(recording, layer, frames - 1, channels - 1, height - 1)
-        axes = figure.axes
-        assert len(axes) == (8 if layer in recording.attention else 6)
-        assert all("→" in axis.get_xlabel() and "←" in axis.get_ylabel() and axis.get_title() for axis in axes)
-        columns = len(axes) // 2
-        image, slice_ = (torch.as_tensor(axes[i].images[0].get_array()) for i in (1, columns + 1))
+        _, _, image, slice_, rgb, *_ = shown = pictures(figure)
+        assert len(shown) == (8 if layer in recording.attention else 6)
         assert torch.equal(image, feature[0, -1, -1])  # of the last channel, the last frame
         assert torch.equal(slice_, feature[0, -1, :, -1])  # and the last row over time: t x
-        rgb = torch.as_tensor(axes[2].images[0].get_array())
         assert rgb.shape == (*image.shape, 3) and rgb.min() >= 0 and rgb.max() <= 1
+        words = [text.get_text() for text in figure.texts]
+        assert words.count("x →") == len(shown) // 2 and {"← y", "← t", f"x–t at y = {height - 1}"} <= set(words)
+        assert ("← looking: t" in words) == (layer in recording.attention)
         assert layer in figure.get_suptitle()
 
 
-def test_the_noisy_clip_is_shown_where_the_layer_is(recording):
+def test_the_noisy_clip_is_shown_where_the_layer_is(recording, pictures):
     """Frame 2 of a layer of 4 frames is frame 8 of the clip's 16; its row 1 of 4 is in the middle of rows 8 to 15 of 32."""
-    figure = render(recording, "middle.0.image", frame=2, row=1)
+    image, slice_, *_ = pictures(render(recording, "middle.0.image", frame=2, row=1))
     clip = ((recording.noisy + 1) / 2).clamp(0, 1)  # c t h w
-    image, slice_ = (torch.as_tensor(figure.axes[i].images[0].get_array()) for i in (0, 3))
     assert torch.equal(image, clip[:, 8].permute(1, 2, 0))
     assert torch.equal(slice_, clip[:, :, 12].permute(1, 2, 0))
 
 
-def test_attention_is_drawn_of_one_head_or_of_their_mean(recording):
+def test_attention_is_drawn_of_one_head_or_of_their_mean(recording, pictures):
     layer = "middle.1.time-attention"
     weights = recording.attention[layer][0]  # heads t s h w
     for head, expected in ((None, weights.mean(0)), (1, weights[1])):
-        axes = render(recording, layer, frame=3, row=2, head=head).axes
-        to_each, along_row = (torch.as_tensor(axes[i].images[0].get_array()) for i in (3, 7))
+        *_, to_each, along_row = pictures(render(recording, layer, frame=3, row=2, head=head))
         torch.testing.assert_close(to_each, expected.mean((2, 3)))
         torch.testing.assert_close(along_row, expected[3, :, 2])
     with pytest.raises(ValueError, match="head must be from 0 to 1"):

@@ -63,13 +63,15 @@ def test_a_patch_is_asked_at_every_step_for_what_it_puts_in(stunet):
     assert all((step.features["output"] == 0).all() for step in path)  # recorded is what counts
 
 
-def test_a_step_is_drawn_with_its_own_numbers(path):
+def test_a_step_is_drawn_with_its_own_numbers(path, pictures):
     figure = render_step(path, 1, "middle.0.image", clip=1, frame=4, row=9)
     clean = as_clips(path[1].clean)[1]  # t 3 h w
-    images = [torch.as_tensor(axis.images[0].get_array()) for axis in figure.axes]
+    images = pictures(figure)
     assert torch.equal(images[2], clean[4].permute(1, 2, 0)) and torch.equal(images[3], clean[:, :, 9].permute(0, 2, 1))
     assert images[4].shape == (4, 4, 3) and images[5].shape == (2, 4, 3)
     strip = images[6]
+    bold = [text.get_text() for text in figure.texts if text.get_weight() == "bold"]
+    assert bold == [f"{path[1].log_snr:.0f}"]
     for number, step in enumerate(path):
         slice_ = as_clips(step.clean)[1].amax(2).permute(0, 2, 1)
         assert torch.equal(strip[:, 34 * number : 34 * number + 32], slice_)

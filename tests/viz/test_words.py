@@ -91,16 +91,18 @@ def test_an_image_net_has_one_frame(small_unet):
     assert maps["up.1.image-attention"].shape == (2, 2, 1, 4, 4, 14)
 
 
-def test_a_line_for_each_word_and_an_image_for_each_frame():
+def test_a_line_for_each_word_and_an_image_for_each_frame(pictures):
     weights = torch.rand(2, 4, 8, 8, 14)  # heads t h w n
     figure = render_words(weights, CAPTIONS[0], "some layer", row=3, head=1)
-    strip, slices = (torch.as_tensor(axis.images[0].get_array().filled(torch.nan)) for axis in figure.axes)
+    strip, slices = pictures(figure)
     assert strip.shape == (5 * 8 + 4, 4 * 8 + 3) and slices.shape == (5 * 5 - 1, 8)
     assert torch.equal(strip[9:17, 18:26], weights[1, 2, :, :, 1])  # of the second word, the third frame
     assert torch.equal(slices[10:14], weights[1, :, 3, :, 2])  # of the third word, row 3 over time
-    assert [label.get_text().split()[0] for label in figure.axes[0].get_yticklabels()] == CAPTIONS[0].split()
-    mean = render_words(weights, CAPTIONS[0]).axes[0].images[0].get_array()
-    torch.testing.assert_close(torch.as_tensor(mean.data)[:8, :8], weights[:, 0, :, :, 0].mean(0))
+    shares = weights[1].mean((0, 1, 2))
+    beside = [f"{word} {share:.2f}" for word, share in zip(CAPTIONS[0].split(), shares, strict=False)]
+    assert [text.get_text() for text in figure.texts][:5] == beside
+    mean, _ = pictures(render_words(weights, CAPTIONS[0]))
+    torch.testing.assert_close(mean[:8, :8], weights[:, 0, :, :, 0].mean(0))
     with pytest.raises(ValueError, match="row must be from 0 to 7"):
         render_words(weights, CAPTIONS[0], row=8)
     with pytest.raises(ValueError, match="head must be from 0 to 1"):
