@@ -106,8 +106,17 @@ def main() -> None:
     asked = parser.parse_args()
     if not asked.tally:
         return write_all(asked.to)
-    for path in asked.tally:
-        said = verdicts(nbformat.read(path, as_version=nbformat.NO_CONVERT))
+    tally(asked.tally)
+
+
+def tally(paths: list[Path]) -> None:
+    """Print what the checkers said in each notebook; of what cannot be read (it was handed in damaged, say), that."""
+    for path in paths:
+        try:
+            said = verdicts(nbformat.read(path, as_version=nbformat.NO_CONVERT))
+        except (OSError, ValueError, AttributeError, KeyError) as error:  # not there, no JSON, or no notebook
+            print(f"{path}: cannot be read: {str(error)[:80]!r}")
+            continue
         print(f"{path}: {sum(words.startswith('right') for words in said.values())} of {len(said)} right")
         for exercise, words in said.items():
             print(f"    {exercise}: {words}")

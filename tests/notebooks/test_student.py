@@ -62,6 +62,16 @@ def test_what_the_checkers_said_is_read():
     assert student.verdicts(student.without_answers(small())) == {"Exercise 1 · Sum": "nothing was run"}
 
 
+def test_a_notebook_that_cannot_be_read_is_said_and_the_others_are_counted(tmp_path, capsys):
+    whole, damaged, other = (tmp_path / f"{name}.ipynb" for name in ("whole", "damaged", "other"))
+    nbformat.write(small(), whole)
+    damaged.write_text(whole.read_text()[:100])
+    other.write_text("[]")
+    student.tally([tmp_path / "absent.ipynb", damaged, other, whole])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1] for line in lines[:4]] == ["cannot be read"] * 3 + ["1 of 1 right"]
+
+
 def test_all_are_written_with_what_they_need(tmp_path, capsys):
     student.write_all(tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*.ipynb")) == FILES
