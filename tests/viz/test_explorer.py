@@ -169,8 +169,12 @@ def test_sliders_stay_where_they_are_relative_to_their_range(shown):
 
 def test_figures_are_not_left_to_a_full_garbage_collection(shown):
     """It takes longer than a redraw; a figure that outlives its redraw makes one fall due."""
+
+    def alive() -> int:
+        return sum(issubclass(type(each), Figure) for each in gc.get_objects())
+
     gc.collect()
-    seen = []
+    seen, before = [], alive()
     gc.callbacks.append(lambda phase, info: seen.append(info["generation"]) if phase == "start" else None)
     try:
         for channel in range(1, 31):
@@ -178,7 +182,7 @@ def test_figures_are_not_left_to_a_full_garbage_collection(shown):
     finally:
         gc.callbacks.pop()
     assert gc.isenabled() and seen == [0] * 30  # one for each, of what is young
-    assert not any(issubclass(type(each), Figure) for each in gc.get_objects())
+    assert alive() == before
 
 
 def test_the_picture_is_that_of_the_controls(shown, stunet, video):
