@@ -84,7 +84,7 @@ def sample_batch(
     "train" or "test" glyphs; `glyphs` is "strokes" or "mnist". The same seed gives the same scene at every size.
 
     Raises `ValueError` for a bad count, size, split, caption or number of captions, `TypeError` for a caption that is
-    no string.
+    no string or a number that is no integer.
     """
     preset = get_scale(scale)
     size = preset.size if size is None else check_number(size, "size", 8, preset.output_size, int)
