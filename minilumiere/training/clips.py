@@ -127,8 +127,8 @@ def spread_at(progress: float) -> float:
     """Within what share of the circle do circles start, once this share of the steps is done?
 
     Over all starts the mean clip is the same clockwise and anticlockwise: only together with a place does the direction
-    say anything (docs/experiments.md). Starts near one place make the two words matter at once; what is learnt there is kept,
-    at times hanging by a thread, as they spread (notebook 06).
+    say anything (docs/experiments.md). Starts near one place make the two words matter at once; what is learnt there is kept
+    as they spread.
     """
     share = (progress - NARROWLY) / (TURNING - NARROWLY)  # of the steps of `draw_turning_videos`
     return min(1.0, NARROW + (1 - NARROW) * max(0.0, share - 0.08) / 0.6)
