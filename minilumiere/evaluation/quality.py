@@ -168,6 +168,11 @@ def compare_joins(pipe: Pipeline, captions: list[str], frames: int | None = None
     return {"with MultiDiffusion": join_ratio(torch.stack(joint), joins), "without": join_ratio(torch.stack(apart), ends)}
 
 
+def of_whom(pipe: Pipeline) -> str:
+    """What the first line of a table says: the scale, and whether it is the few-step student that is judged."""
+    return f"{pipe.scale.name}, few-step student" if pipe.student else pipe.scale.name
+
+
 @pinned()
 def evaluate(pipe: Pipeline, samples: int = 128, seed: int = 0, frames: int | None = None, large: bool = True) -> str:
     """Tables, real beside generated: `samples` captions of one object, half as many of two, joins on an eighth or `AT_JOINS`.
@@ -193,7 +198,7 @@ def evaluate(pipe: Pipeline, samples: int = 128, seed: int = 0, frames: int | No
     images = [judge_images(pipe, evaluation_captions(IMAGES, objects, seed + 2), seed) for objects in (1, 2)]
     return "\n".join(
         [
-            f"{pipe.scale.name}: judged at {size} pixels, {frames or pipe.scale.frames} frames, seed {seed}",
+            f"{of_whom(pipe)}: judged at {size} pixels, {frames or pipe.scale.frames} frames, seed {seed}",
             *table(f"captions of one object: {samples}", columns),
             f"  seen: {len(seen)} of the captions, whose (colour, digit) occurs in training videos; unseen: all, with others",
             *table(f"captions of two objects: {len(two)}", pair),

@@ -15,7 +15,7 @@ from minilumiere.dataset.captions import parse_caption
 from minilumiere.dataset.moving_digits import draw_scenes
 from minilumiere.dataset.subjects import subjects_of
 from minilumiere.evaluation.judge import assess
-from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_captions, real_clips
+from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_captions, of_whom, real_clips
 from minilumiere.evaluation.tasks import mean, path_error
 from minilumiere.model.stylize import DEFAULT_ALPHA, DEFAULT_STRENGTH, FROM_THE_START, STYLED_FROM
 from minilumiere.pipeline import Pipeline
@@ -115,7 +115,7 @@ def evaluate_styles(pipe: Pipeline, samples: int = 128, seed: int = 0) -> str:
     """Two tables. The sweeps over α and strength take a quarter of the samples for each value."""
     samples, seed = check_number(samples, "samples", 1, 100_000, int), check_number(seed, "seed", 0, 2**60, int)
     few = max(1, samples // 4)
-    lines = [f"{pipe.scale.name}: styles, seed {seed}", ""]
+    lines = [f"{of_whom(pipe)}: styles, seed {seed}", ""]
     lines += ["stylization by α, styled from the start; last, plain clips and as shipped"]
     lines += [*stylization(pipe, samples, few, seed), ""]
     lines += ["SDEdit of real clips by strength; last, the default; path error in units of 32"]

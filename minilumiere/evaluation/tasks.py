@@ -10,7 +10,7 @@ from torch.nn.functional import avg_pool2d
 
 from minilumiere.dataset.captions import COLOURS, parse_caption
 from minilumiere.evaluation.judge import assess, centroids, colour_masses
-from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_captions, real_clips
+from minilumiere.evaluation.quality import EVALUATION_SEED, batches, evaluation_captions, of_whom, real_clips
 from minilumiere.model.conditioning import HALVES, changing_region, hidden_box, hidden_half
 from minilumiere.pipeline import Pipeline
 from minilumiere.torch_state import pinned
@@ -155,7 +155,7 @@ def cinemagraph(pipe: Pipeline, samples: int, seed: int = 0, large: bool = True)
 def evaluate_tasks(pipe: Pipeline, samples: int = 128, seed: int = 0) -> str:
     """One table of all tasks."""
     samples, seed = check_number(samples, "samples", 1, 100_000, int), check_number(seed, "seed", 0, 2**60, int)
-    lines = [f"{pipe.scale.name}: tasks, {samples} cases each, seed {seed}", ""]
+    lines = [f"{of_whom(pipe)}: tasks, {samples} cases each, seed {seed}", ""]
     for task in (image_to_video, inpainting, cinemagraph):
         for name, what, value in task(pipe, samples, seed):
             shown = f"{value:.1%}" if what.startswith(("digit", "motion")) else f"{value:.3f}"

@@ -72,3 +72,9 @@ def test_the_table_has_every_task(pipe):
     table = evaluate_tasks(pipe, samples=2)
     for name in ("image-to-video", "inpainting, half", "inpainting, moving box", "cinemagraph"):
         assert name in table
+    assert table.startswith("tiny: tasks")
+
+
+def test_the_table_of_the_student_says_so(pipe):
+    student = Pipeline(pipe.scale, pipe.base, pipe.ssr, pipe.device, student=True)
+    assert evaluate_tasks(student, samples=1).startswith("tiny, few-step student: tasks")
