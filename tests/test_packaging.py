@@ -62,7 +62,7 @@ def test_an_environment_has_what_its_tests_import():
     names = {name.split(".")[0] for node in nodes for name in ([node.module] if isinstance(node, ast.ImportFrom) else
              [alias.name for alias in node.names])}  # fmt: skip
     brought = {"nbformat": "nbval", "nbclient": "nbval", "PIL": "pillow", "yaml": "pyyaml", "IPython": "ipywidgets"}
-    here = {"minilumiere", "train_driver", "conftest", "course"} | set(sys.stdlib_module_names)
+    here = {"minilumiere", "train_driver", "notebook_exercises", "conftest", "course"} | set(sys.stdlib_module_names)
     extras = PROJECT["optional-dependencies"]
     lines = PROJECT["dependencies"] + extras["notebooks"] + extras["test"]
     there = {re.match(r"[\w-]+", line).group() for line in lines}

@@ -3,26 +3,21 @@
 import math
 import re
 import sys
-from itertools import pairwise
-from pathlib import Path
 
-import nbformat
 import pytest
 import torch
+from notebook_exercises import NOTEBOOKS, accepts, checkers, exercises, parameters
 from torch import nn
 from torch.nn import functional as F
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
-from course import checks_06_12 as course  # noqa: E402
+from course import checks_06_12 as course
 
-from minilumiere.evaluation.quality import wilson  # noqa: E402
-from minilumiere.model import conditioning, diffusion, multidiffusion, temporal_windows  # noqa: E402
-from minilumiere.training import loop  # noqa: E402
+from minilumiere.evaluation.quality import wilson
+from minilumiere.model import conditioning, diffusion, multidiffusion, temporal_windows
+from minilumiere.training import loop
 
 FILES = sorted(path for path in NOTEBOOKS.glob("*.ipynb") if re.match(r"(06b?|07|08|09|10|12)_", path.name))
-CALL = re.compile(r"^print\((check_\w+)\((\w+)\)\)$", re.MULTILINE)
-ANSWER = re.compile(r"<summary>Answer</summary>.*?```python\n(.*?)```", re.DOTALL)
 
 
 def positions(frames, side, by_time=1, by_side=1):
@@ -44,39 +39,15 @@ def names_of_the_notebooks() -> dict:
     return names | {"mean_over_windows": mean_over_windows}
 
 
-def exercises() -> list:
-    """Of each exercise: the checker's name, the function's, the stub's source, the answer's source."""
-    found = []
-    for path in FILES:
-        cells = nbformat.read(path, as_version=nbformat.NO_CONVERT).cells
-        for cell, after in pairwise(cells):
-            call = CALL.search(cell.source) if cell.cell_type == "code" else None
-            if call:
-                answers = [code for code in ANSWER.findall(after.source) if f"def {call[2]}(" in code]
-                found.append(
-                    pytest.param(call[1], call[2], CALL.sub("", cell.source), answers, id=f"{path.name[:3]} {call[2]}")
-                )
-    return found
-
-
-def defined(source: str, name: str):
-    names = names_of_the_notebooks()
-    exec(source, names)
-    return names[name]
-
-
-@pytest.mark.parametrize(("checker", "name", "stub", "answers"), exercises())
-def test_the_answer_is_accepted_and_the_stub_is_not(checker, name, stub, answers):
-    check = getattr(course, checker)
-    assert len(answers) == 1, "one answer below the fold"
-    assert check(defined(answers[0], name)).startswith("right")
-    assert check(defined(stub, name)).startswith("not yet")
+@pytest.mark.parametrize("exercise", parameters(*FILES))
+def test_the_answer_is_accepted_and_the_stub_is_not(exercise):
+    accepts(course, exercise, names_of_the_notebooks())
 
 
 def test_each_notebook_has_three_exercises_and_each_checker_one():
-    found = [(parameters.id.split()[0], parameters.values[0]) for parameters in exercises()]
-    assert all(sum(notebook == path.name[:3] for notebook, _ in found) >= 3 for path in FILES)
-    assert sorted(name for _, name in found) == sorted(name for name in vars(course) if name.startswith("check_"))
+    found = [exercises(path) for path in FILES]
+    assert all(len(of_one) >= 3 for of_one in found)
+    assert sorted(exercise.checker for of_one in found for exercise in of_one) == checkers(course)
 
 
 def halves(gradients, limit):  # one norm for each tensor

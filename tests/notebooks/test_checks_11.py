@@ -2,56 +2,32 @@
 
 import re
 import sys
-from itertools import pairwise
-from pathlib import Path
 
-import nbformat
 import pytest
 import torch
+from notebook_exercises import NOTEBOOKS, accepts, checkers, exercises, parameters
 
 from minilumiere.config import get_scale
 from minilumiere.evaluation.cascade import SIDES
 from minilumiere.weights.checkpoint import read_checkpoint, write_checkpoint
 from minilumiere.weights.shipped import read_shipped
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
-from course import cascade  # noqa: E402
-from course import checks_11 as course  # noqa: E402
+from course import cascade
+from course import checks_11 as course
 
 FILE = NOTEBOOKS / "11_cascade_vs_one_pass.ipynb"
-CALL = re.compile(r"^print\((check_\w+)\((\w+)\)\)$", re.MULTILINE)
-ANSWER = re.compile(r"<summary>Answer</summary>.*?```python\n(.*?)```", re.DOTALL)
+NAMES = {"torch": torch, "Tensor": torch.Tensor}
 
 
-def exercises() -> list:
-    """Of each exercise: the checker's name, the function's, the stub's source, the answer's source."""
-    found = []
-    for cell, after in pairwise(nbformat.read(FILE, as_version=nbformat.NO_CONVERT).cells):
-        call = CALL.search(cell.source) if cell.cell_type == "code" else None
-        if call:
-            answers = [code for code in ANSWER.findall(after.source) if f"def {call[2]}(" in code]
-            found.append(pytest.param(call[1], call[2], CALL.sub("", cell.source), answers, id=call[2]))
-    return found
-
-
-def defined(source: str, name: str):
-    names = {"torch": torch, "Tensor": torch.Tensor}
-    exec(source, names)
-    return names[name]
-
-
-@pytest.mark.parametrize(("checker", "name", "stub", "answers"), exercises())
-def test_the_answer_is_accepted_and_the_stub_is_not(checker, name, stub, answers):
-    check = getattr(course, checker)
-    assert len(answers) == 1, "one answer below the fold"
-    assert check(defined(answers[0], name)) == "right"
-    assert check(defined(stub, name)).startswith("not yet")
+@pytest.mark.parametrize("exercise", parameters(FILE))
+def test_the_answer_is_accepted_and_the_stub_is_not(exercise):
+    accepts(course, exercise, NAMES)
 
 
 def test_each_checker_has_an_exercise():
-    found = sorted(parameters.values[0] for parameters in exercises())
-    assert found == ["check_alias", "check_largest_step", "check_window"]
+    found = sorted(exercise.checker for exercise in exercises(FILE))
+    assert found == checkers(course) == ["check_alias", "check_largest_step", "check_window"]
 
 
 def window_at(frames, first, mask=None, fill=0.0):

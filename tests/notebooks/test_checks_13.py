@@ -1,54 +1,28 @@
 """The checkers of notebook 13 accept the answers under the folds, and reject the stubs and tempting wrong answers."""
 
-import re
 import sys
-from itertools import pairwise
-from pathlib import Path
 
-import nbformat
 import pytest
 import torch
+from notebook_exercises import NOTEBOOKS, accepts, checkers, exercises, parameters
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
-from course import checks_13 as course  # noqa: E402
+from course import checks_13 as course
 
-from minilumiere.evaluation.frechet import square_root  # noqa: E402
+from minilumiere.evaluation.frechet import square_root
 
-CALL = re.compile(r"^print\((check_\w+)\((\w+)\)\)$", re.MULTILINE)
-ANSWER = re.compile(r"<summary>Answer</summary>.*?```python\n(.*?)```", re.DOTALL)
-
-
-def exercises() -> list:
-    """Of each exercise: the checker's name, the function's, the stub's source, the answers' sources."""
-    cells = nbformat.read(NOTEBOOKS / "13_what_metrics_see.ipynb", as_version=nbformat.NO_CONVERT).cells
-    found = []
-    for cell, after in pairwise(cells):
-        call = CALL.search(cell.source) if cell.cell_type == "code" else None
-        if call:
-            answers = [code for code in ANSWER.findall(after.source) if f"def {call[2]}(" in code]
-            found.append(pytest.param(call[1], call[2], CALL.sub("", cell.source), answers, id=call[2]))
-    return found
+FILE = NOTEBOOKS / "13_what_metrics_see.ipynb"
+NAMES = {"torch": torch, "Tensor": torch.Tensor, "square_root": square_root}
 
 
-def defined(source: str, name: str):
-    names = {"torch": torch, "Tensor": torch.Tensor, "square_root": square_root}
-    exec(source, names)
-    return names[name]
-
-
-@pytest.mark.parametrize(("checker", "name", "stub", "answers"), exercises())
-def test_the_answer_is_accepted_and_the_stub_is_not(checker, name, stub, answers):
-    check = getattr(course, checker)
-    assert len(answers) == 1, "one answer below the fold"
-    assert check(defined(answers[0], name)).startswith("right")
-    assert check(defined(stub, name)).startswith("not yet")
+@pytest.mark.parametrize("exercise", parameters(FILE))
+def test_the_answer_is_accepted_and_the_stub_is_not(exercise):
+    accepts(course, exercise, NAMES)
 
 
 def test_each_checker_has_one_exercise():
-    found = [parameters.values[0] for parameters in exercises()]
-    assert len(found) >= 3
-    assert sorted(found) == sorted(name for name in vars(course) if name.startswith("check_"))
+    found = sorted(exercise.checker for exercise in exercises(FILE))
+    assert len(found) >= 3 and found == checkers(course)
 
 
 def signed(clip):

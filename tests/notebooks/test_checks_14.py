@@ -1,62 +1,32 @@
 """The checkers of notebook 14 accept its answers, and reject the stubs and tempting wrong answers."""
 
-import re
 import sys
-from itertools import pairwise
-from pathlib import Path
 
-import nbformat
 import pytest
 import torch
+from notebook_exercises import NOTEBOOKS, accepts, checkers, exercises, parameters
 
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS))
-from course import checks_14 as course  # noqa: E402
+from course import checks_14 as course
 
-from minilumiere.config import SCALES  # noqa: E402
-from minilumiere.model import diffusion  # noqa: E402
-from minilumiere.model.appearance import CLEAR  # noqa: E402
-from minilumiere.model.diffusion import add_noise, alpha_sigma, ddim_step, denoise_along, velocity  # noqa: E402
-from minilumiere.training.distill import velocity_between  # noqa: E402
+from minilumiere.config import SCALES
+from minilumiere.model import diffusion
+from minilumiere.model.appearance import CLEAR
+from minilumiere.model.diffusion import add_noise, alpha_sigma, ddim_step, denoise_along, velocity
+from minilumiere.training.distill import velocity_between
 
-CALL = re.compile(r"^print\((check_\w+)\((\w+)\)\)$", re.MULTILINE)
-USE = re.compile(r"^\w+ = use\((check_\w+)\((\w+)\), .*\)$", re.MULTILINE)
-ANSWER = re.compile(r"<summary>Answer</summary>.*?```python\n(.*?)```", re.DOTALL)
-NAMES = ("add_noise", "alpha_sigma", "denoise_along", "velocity")
-
-
-def exercises() -> list:
-    """Of each exercise: the checker's name, the function's, the stub's source, the answer's."""
-    cells = nbformat.read(NOTEBOOKS / "14_few_steps.ipynb", as_version=nbformat.NO_CONVERT).cells
-    found = []
-    for cell, after in pairwise(cells):
-        if cell.cell_type != "code":
-            continue
-        if call := CALL.search(cell.source):
-            (answer,) = [code for code in ANSWER.findall(after.source) if f"def {call[2]}(" in code]
-            found.append((call[1], call[2], CALL.sub("", cell.source), answer))
-        elif call := USE.search(cell.source):
-            found.append((call[1], call[2], USE.sub("", cell.metadata["stub"]), USE.sub("", cell.source)))
-    return [pytest.param(*each, id=each[1]) for each in found]
+FILE = NOTEBOOKS / "14_few_steps.ipynb"
+NAMES = {name: getattr(diffusion, name) for name in ("add_noise", "alpha_sigma", "denoise_along", "velocity", "Denoiser")}
+NAMES |= {"torch": torch, "Tensor": torch.Tensor, "CLEAR": CLEAR, "velocity_between": velocity_between}
 
 
-def defined(source: str, name: str):
-    names = {name: getattr(diffusion, name) for name in NAMES}
-    names |= {"torch": torch, "Tensor": torch.Tensor, "CLEAR": CLEAR, "velocity_between": velocity_between}
-    names |= {"Denoiser": diffusion.Denoiser}
-    exec(source, names)
-    return names[name]
-
-
-@pytest.mark.parametrize(("checker", "name", "stub", "answer"), exercises())
-def test_the_answer_is_accepted_and_the_stub_is_not(checker, name, stub, answer):
-    assert getattr(course, checker)(defined(answer, name)) == "right"
-    assert getattr(course, checker)(defined(stub, name)).startswith("not yet")
+@pytest.mark.parametrize("exercise", parameters(FILE))
+def test_the_answer_is_accepted_and_the_stub_is_not(exercise):
+    accepts(course, exercise, NAMES)
 
 
 def test_each_checker_has_one_exercise():
-    checkers = sorted(name for name, value in vars(course).items() if name.startswith("check_") and callable(value))
-    assert sorted(each.values[0] for each in exercises()) == checkers
+    assert sorted(exercise.checker for exercise in exercises(FILE)) == checkers(course)
 
 
 def calls(video, image):
