@@ -165,6 +165,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
+    from minilumiere.evaluation.judge import load_judge
     from minilumiere.evaluation.quality import evaluate
     from minilumiere.evaluation.style_scores import evaluate_styles
     from minilumiere.evaluation.tasks import evaluate_tasks
@@ -181,6 +182,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
     pipe = load(options.scale, options.device, options.fast)
     if options.frames is not None:
         pipe.base.check_frames(options.frames)
+    load_judge(str(pipe.device))  # if it is not there, that is said before clips are made
     announce_smoke()
     print(measure(pipe, options.samples, options.seed))
 

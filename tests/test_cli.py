@@ -16,6 +16,7 @@ from PIL import Image
 import minilumiere as ml
 from minilumiere import cli
 from minilumiere.cli import main
+from minilumiere.evaluation.judge import load_judge
 from minilumiere.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[1]
@@ -148,6 +149,17 @@ def test_info_lists_the_shipped_weights(capsys):
     header, *rows = text.splitlines()[3:]
     device = header.index("  device")
     assert rows and all(row[device - 1].isdigit() and row[device : device + 2] == "  " for row in rows), "in columns"
+
+
+def test_a_judge_that_is_not_there_is_missed_before_clips_are_made(monkeypatch, capsys):
+    def absent(stage, scale):
+        raise FileNotFoundError("no weights judge.safetensors")
+
+    load_judge.cache_clear()
+    monkeypatch.setattr("minilumiere.evaluation.judge.trained", absent)
+    monkeypatch.setattr(Pipeline, "generate", lambda *_, **__: pytest.fail("clips were made"))
+    assert main(["evaluate", "--samples", "1"]) == 2
+    assert "no weights judge.safetensors" in capsys.readouterr().err
 
 
 def test_as_a_module_with_an_exit_code():
