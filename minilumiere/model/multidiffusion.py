@@ -40,7 +40,7 @@ def multidiffusion(
     else it needs out of global tensors; it returns the same shape. All windows go in one call (they are independent
     within a step), or `windows_per_call` at a time where memory is short.
 
-    Raises `ValueError` where the windows leave a frame uncovered or are not of one length.
+    Raises `ValueError` where the windows leave a frame uncovered or are not of one length, or another shape comes back.
     """
     lengths = {window.stop - window.start for window in windows}
     count = video.new_zeros(video.shape[2])
@@ -55,6 +55,9 @@ def multidiffusion(
     for first in range(0, len(windows), per_call):
         some = windows[first : first + per_call]
         segments = torch.stack([video[:, :, window] for window in some])  # n b c s h w
-        for window, result in zip(some, denoise(segments, some), strict=True):
+        results = denoise(segments, some)
+        if results.shape != segments.shape:
+            raise ValueError(f"of segments {tuple(segments.shape)}, denoise made {tuple(results.shape)}")
+        for window, result in zip(some, results, strict=True):
             value[:, :, window] += result
     return value / count[:, None, None]

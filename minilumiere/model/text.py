@@ -22,7 +22,9 @@ MAX_TOKENS = 14  # "a C D circling clockwise quickly and a C D circling anticloc
 
 
 def tokenise(captions: list[str]) -> Int[Tensor, "b n"]:
-    """Word numbers, padded to `MAX_TOKENS`. Raises what `parse_caption` raises."""
+    """Word numbers, padded to `MAX_TOKENS`. Raises `TypeError` for one string, and what `parse_caption` raises."""
+    if isinstance(captions, str):
+        raise TypeError(f"give a list of captions, not {captions!r}")
     tokens = torch.full((len(captions), MAX_TOKENS), PAD)
     for row, caption in enumerate(captions):
         words = format_caption(parse_caption(caption)).split()

@@ -1,6 +1,6 @@
 """A student of few steps: one step of it does what two guided steps of its teacher do. Stage `fast`.
 
-    teacher   z ── guided, 4 to 6 calls of nets ──► z' ── guided, 4 to 6 calls ──► z''
+    teacher   z ── guided, 2 or 4 calls of nets ──► z' ── guided, 2 or 4 calls ──► z''
     student   z ──────────────────────── one call of a net ──────────────────────► z''
 
 Progressive distillation (Salimans and Ho 2022) of a guided sampler (Meng et al. 2023): the teacher is the base net with

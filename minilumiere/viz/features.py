@@ -105,9 +105,11 @@ def patch_features(
     A value may be a function from the layer's own output to what takes its place; `part_of` makes one that replaces some
     frames or a region only. Of the layers, see above. Causal tracing of language models does the same (Meng et al. 2022,
     "activation patching"). Raises `ValueError` for a layer that there is not, and for a value of another shape when the model
-    is called; `TypeError` for another model.
+    is called; `TypeError` for another model, values that are no mapping or a value that is no tensor.
     """
     layers = named_layers(model)
+    if not isinstance(values, Mapping):
+        raise TypeError(f"give a mapping from layers to values, not {values!r}")
     if unknown := sorted(set(values) - set(layers)):
         raise ValueError(f"there is no layer {unknown[0]!r}: choose among {', '.join(layers)}")
     batch = 0
@@ -119,6 +121,8 @@ def patch_features(
     def replace(name: str, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         own = output if output.dim() == 5 else rearrange(output, "(b t) c h w -> b c t h w", b=batch)
         value = values[name](own) if callable(values[name]) else values[name]
+        if not isinstance(value, Tensor):
+            raise TypeError(f"layer {name}: wanted a tensor in its place, got {value!r}")
         if value.shape != own.shape:
             raise ValueError(f"layer {name} gives {tuple(own.shape)}; the value in its place has shape {tuple(value.shape)}")
         value = value.to(output)

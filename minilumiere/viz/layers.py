@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minilumiere.model.diffusion import MAX_LOG_SNR, add_noise
+from minilumiere.model.stunet import STUNet
 from minilumiere.model.text import tokenise
 from minilumiere.torch_state import pinned
 from minilumiere.validate import check_number, check_video
@@ -42,7 +43,7 @@ class Recording(NamedTuple):
 
 def check_base(stunet: nn.Module) -> None:
     """Raise `TypeError` unless it is a base STUNet: super-resolution wants a second clip."""
-    if not hasattr(stunet, "t2i") or stunet.t2i.config.in_channels != 3:
+    if not isinstance(stunet, STUNet) or stunet.t2i.config.in_channels != 3:
         raise TypeError(f"the explorer shows a base STUNet, not this {type(stunet).__name__}")
 
 

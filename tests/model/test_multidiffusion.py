@@ -174,6 +174,12 @@ def test_windows_that_do_not_fit_the_video_are_errors(windows):
         multidiffusion(identity, torch.zeros(SHAPE), windows)
 
 
+@pytest.mark.parametrize("change", [lambda x: x[..., :1], lambda x: x[:, :1], lambda x: x[:1]])
+def test_a_net_that_makes_another_shape_is_an_error_and_is_not_broadcast(change):
+    with pytest.raises(ValueError, match="denoise made"):
+        multidiffusion(lambda segments, windows: change(segments), torch.zeros(SHAPE), WINDOWS)
+
+
 @pytest.mark.parametrize("per_call", [-1, -4])
 def test_a_negative_number_of_windows_per_call_is_an_error_not_a_black_video(per_call):
     with pytest.raises(ValueError):

@@ -84,6 +84,11 @@ def test_a_number_is_no_caption():
         tokenise([3])
 
 
+def test_one_caption_is_no_list_of_captions():
+    with pytest.raises(TypeError, match="list of captions, not 'a red 3'"):
+        tokenise(SHORT)
+
+
 def test_features_a_word_which_are_words_and_their_mean(encoder):
     features, real, summary = encoder(tokenise([SHORT, LONG]))
     assert features.shape == (2, MAX_TOKENS, 16)

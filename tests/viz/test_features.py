@@ -234,8 +234,12 @@ def test_bad_patches_are_refused(stunet, inputs):
     wrong = patch_features(stunet, {"stem": torch.zeros(2, 8, 8, 4, 4)})
     with pytest.raises(ValueError, match=r"stem gives \(2, 8, 8, 8, 8\)"), wrong:
         stunet(*inputs)
+    with pytest.raises(TypeError, match="layer stem: wanted a tensor"), patch_features(stunet, {"stem": lambda own: None}):
+        stunet(*inputs)
     assert count_hooks(stunet) == 0
     with pytest.raises(TypeError, match="UNet"), patch_features(nn.Linear(1, 1), {}):
+        pass
+    with pytest.raises(TypeError, match="mapping"), patch_features(stunet, "stem"):
         pass
 
 

@@ -115,6 +115,6 @@ def test_bad_clips_captions_and_models(stunet, video, small_unet):
     with pytest.raises(ValueError, match="pink"):
         record(stunet, video, "a pink 3")
     ssr = STUNet.from_t2i(small_unet(size=32, in_channels=6, noise_levels=2), halvings=0, whole=False, verbose=False)
-    for other in (small_unet(), ssr, nn.Linear(2, 2)):
+    for other in (small_unet(), ssr, nn.Linear(2, 2), ml.load("tiny", device="cpu")):
         with pytest.raises(TypeError, match="STUNet"):
             record(other, video, CAPTION)
