@@ -86,7 +86,8 @@ class Scale:
     ssr_steps: int = 4
     tail: int = 3  # of either's steps: small ones at the end (see `diffusion.schedule`); without, speckle is left on the black
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
-    image_guidance: float = 4.0  # the image net's, of single objects (see `appearance`)
+    image_guidance: float = 4.0  # the image net's beside it, of single objects (see `appearance`)
+    t2i_guidance: float = 4.5  # of the image net alone: of two objects, both digits are then right more often
     power: float = 1.0  # of the times of sampling (see `diffusion.schedule`)
 
     def shift_of(self, frames: int) -> float:

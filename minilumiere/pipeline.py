@@ -100,10 +100,10 @@ class Pipeline:
     ) -> Float[Tensor, "*n 3 h w"]:
         """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
         how, tokens, size = Sampling(steps, guidance), tokenise(self._captions(caption)).to(self.device), self.scale.size
-        guidance = self.scale.guidance if how.guidance is None else how.guidance
+        guidance = self.scale.t2i_guidance if how.guidance is None else how.guidance
         denoise, noise = self._denoiser(self.t2i, tokens, guidance), self._noise((3, size, size), len(tokens), seed)
         levels = {"steps": how.steps or smoke(self.scale.steps), "shift": self.scale.image_shift, "tail": self.scale.tail}
-        images = _to_unit(sample(denoise, noise, **levels))
+        images = _to_unit(sample(denoise, noise, **levels, order=self.scale.order))
         return images[0] if isinstance(caption, str) else images
 
     @pinned()
