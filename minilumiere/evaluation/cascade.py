@@ -229,8 +229,8 @@ def trained_seeds(run_folder: Path, sides: tuple[str, str], scale: Scale, seeds:
     return found
 
 
-def compare(run_folder: Path, sides: tuple[str, str], progress: bool, captions: int, seeds: int) -> dict:
-    """What the two claims share: both sides measured, by seed and by speed."""
+def compare(row: str, run_folder: Path, sides: tuple[str, str], progress: bool, captions: int, seeds: int) -> dict:
+    """What the two claims (`row` 5 and 6) share: both sides measured, by seed and by speed."""
     facts = trained_seeds(run_folder, sides, get_scale("tiny"), seeds)
     asked = balanced_captions(captions * seeds)
     rows, seconds = {side: [] for side in sides}, dict.fromkeys(sides, 0.0)
@@ -244,9 +244,11 @@ def compare(run_folder: Path, sides: tuple[str, str], progress: bool, captions: 
     return {
         "measured": "; ".join(f"{side}: {told(flat[side])}" for side in sides),
         "n": captions * len(facts),
-        "command": "minilumiere claims --train",
+        "command": f"minilumiere claims --train --only {row}",
         "settings": {
             "clips": f"{FRAMES} frames of 32x32, one object, {captions} captions a seed, lines and circles at three speeds",
+            "seeds": list(facts),
+            "minutes": round(sum(net["minutes"] for nets in facts.values() for net in nets.values()), 1),
             "training": {f"seed {seed}": nets for seed, nets in facts.items()},
             "frames through a net": {ONE_PASS: FRAMES, "cascade": KEYFRAMES + FRAMES // STRIDE * WINDOW},
             "processor seconds a clip": {side: round(value, 1) for side, value in seconds.items()},
@@ -284,7 +286,7 @@ def measure_consistency(run_folder: Path, progress: bool = True, captions: int =
     Keyframes do not alias what is slow. A cascade that is worse there, too, is one that was trained too little: that leaves the
     claim open. Raises `FileNotFoundError` where no seed is trained to its end.
     """
-    found = compare(run_folder, (ONE_PASS, "cascade"), progress, captions, seeds)
+    found = compare("5", run_folder, (ONE_PASS, "cascade"), progress, captions, seeds)
     pairs = list(zip(*found["values"]["by seed"].values(), strict=True))
     farther, verdict = judged([after["path"] - before["path"] for before, after in pairs])
     more = [{speed: b[speed]["path"] - a[speed]["path"] for speed in ("slowly", "quickly")} for a, b in pairs]
@@ -304,7 +306,7 @@ def measure_consistency(run_folder: Path, progress: bool = True, captions: int =
 
 def measure_domain_gap(run_folder: Path, progress: bool = True, captions: int = CAPTIONS, seeds: int = SEEDS) -> dict:
     """Claim 6: TSR fed real keyframes, and its own cascade's. The verdict is on what TSR adds to its keyframes' path error."""
-    found = compare(run_folder, ("real keyframes", "cascade"), progress, captions, seeds)
+    found = compare("6", run_folder, ("real keyframes", "cascade"), progress, captions, seeds)
     more, verdict = judged([b["added"] - a["added"] for a, b in zip(*found["values"]["by seed"].values(), strict=True)])
     added = (f"{side} {means['keyframe path']:.2f} + {means['added']:.2f}" for side, means in found["values"]["all"].items())
     short = f"path error of keyframes + what TSR adds: {', '.join(added)}"
