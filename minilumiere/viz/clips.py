@@ -78,8 +78,8 @@ def _figure_class() -> type:
     from matplotlib.figure import Figure
 
     class ShownFigure(Figure):
-        def _repr_png_(self) -> bytes:
-            return to_png(self)
+        def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, bytes]:
+            return {"image/png": to_png(self)}  # before what pyplot registers, for which a figure without axes is empty
 
     return ShownFigure
 

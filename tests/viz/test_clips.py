@@ -11,7 +11,7 @@ from nbclient import NotebookClient
 
 import minilumiere as ml
 from minilumiere.viz import filmstrip, space_time_slice
-from minilumiere.viz.clips import encode_video
+from minilumiere.viz.clips import encode_video, new_figure, to_png
 
 matplotlib.use("Agg")
 
@@ -61,7 +61,18 @@ def test_figures_take_every_float_type_without_a_warning(video, dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for draw in (filmstrip, space_time_slice):
-            draw(video.to(dtype).requires_grad_())._repr_png_()
+            to_png(draw(video.to(dtype).requires_grad_()))
+
+
+def test_a_figure_without_axes_is_shown_where_pyplot_is_imported():
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.pylabtools import select_figure_formats
+
+    shell = InteractiveShell()
+    select_figure_formats(shell, {"png"})  # as importing pyplot does: it takes a figure without axes for an empty one
+    figure = new_figure(2, 1)
+    figure.text(0.5, 0.5, "drawn straight on it")
+    assert shell.display_formatter.format(figure)[0]["image/png"] == to_png(figure)
 
 
 def test_figures_leave_pyplot_alone(video):
