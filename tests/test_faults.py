@@ -359,6 +359,7 @@ def test_the_image_net_s_weight_grows_from_none_to_its_own():
     scale = get_scale("tiny")
     weights = [image_weight(guidance, scale) for guidance in (0, 0.5, 1, 1.001, 2, 3, 20)]
     assert weights == pytest.approx([0, 0, 0, 0.002, 2, 4, 4]) and scale.guidance == 3
+    assert image_weight(1, scale.few_steps()) == 1, "the student's own"
 
 
 def test_a_style_s_alpha_does_not_jump(monkeypatch):

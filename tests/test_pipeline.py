@@ -172,13 +172,13 @@ def counted(net) -> tuple[list[int], object]:
 
 
 @pytest.mark.parametrize("caption", [CAPTION, "a red 3 moving right and a blue 7 moving up"])
-def test_the_student_calls_one_net_once_a_step(pipe, fast, caption):
+def test_the_student_calls_the_video_net_once_a_step_and_the_image_net_in_the_last(fast, caption):
     calls, images = counted(fast.base), counted(fast.t2i)
     video = fast.generate(caption, seed=0, super_resolution=False)
     assert video.shape == (16, 3, 32, 32)
     two = " and " in caption
     assert calls[0] == ([2, 2, 2, 1] if two else [1, 1, 1, 1]), "two objects apart, then together"
-    assert images[0] == [], "no guidance by the image net"
+    assert images[0] == ([] if two else [16, 16]), "frames, with the caption and without"
     calls[1].remove(), images[1].remove()
 
 

@@ -11,7 +11,8 @@ there; what x̂ one step would need to arrive at the same place is the student's
     z'' = α'' x̂ + σ'' (z − α x̂) / σ        ⇒        x̂ = (z'' − z σ''/σ) / (α'' − α σ''/σ)
 
 Its loss is that of v, like its teacher's. One step of the student is one segment of the schedule: it knows where the step
-ends from where it begins. Two objects are sampled apart at first (`composition`), so that free clips of two are drawn for
+ends from where it begins. What the student still loses of digits, some of the image net's guidance in its last step gives
+back (`Scale.few_steps`). Two objects are sampled apart at first (`composition`), so that free clips of two are drawn for
 the last segment alone. The paper samples with many steps: all of this is our choice.
 """
 

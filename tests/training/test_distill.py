@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -121,7 +122,9 @@ def test_new_weights_of_the_teacher_are_read(monkeypatch):
     assert reads == ["base", "base"]
 
 
-def test_few_steps_are_fewer_and_unguided():
+def test_few_steps_are_fewer_and_hardly_guided():
     assert FEW.steps < SMALL.steps and FEW.ssr_steps < SMALL.ssr_steps
-    assert FEW.guidance == 1 and FEW.image_guidance == 0
+    assert FEW.guidance == 1 and 0 < FEW.image_guidance < SMALL.image_guidance
+    styled = replace(SMALL, image_guidance=0.0).few_steps()
+    assert styled.image_guidance == 0, "as without few steps"
     assert math.isclose(float(schedule(4, -5.0, power=2.0)[2]), float(schedule(4, -5.0)[3]), abs_tol=1e-5), "time 1/4"

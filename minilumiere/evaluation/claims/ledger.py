@@ -47,12 +47,12 @@ LEDGER = (
     Claim("5", "one pass beside a cascade", cascade.measure_consistency, 0, True),
     Claim("6", "the cascade's domain gap", cascade.measure_domain_gap, 0, True),
     Claim("7", "seams of super-resolution", samples.measure_seams, 1),
-    Claim("8", "α: style against motion", samples.measure_styles, 5),
+    Claim("8", "α: style against motion", samples.measure_styles, 7.5),
     Claim("9", "frozen image weights", trained.judge_prior, 0, True),
-    Claim("10", "masked conditioning", samples.measure_conditioning, 2),
+    Claim("10", "masked conditioning", samples.measure_conditioning, 4),
     Claim("11", "where the inflated net starts", samples.measure_start, 0.5),
 )
-METRICS, METRICS_MINUTES = "metrics", 3.0  # the laboratory, measured last: it is no claim, and has a file of its own
+METRICS, METRICS_MINUTES = "metrics", 5.0  # the laboratory, measured last: it is no claim, and has a file of its own
 
 
 def chosen(only: list[str] | None) -> tuple[list[Claim], bool]:
