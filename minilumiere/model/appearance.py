@@ -1,7 +1,7 @@
 """What a thing looks like on every frame: the image net's word on it, beside the video net's.
 
     v = v_video + weight (v_image(caption) − v_image(no caption))        where log-SNR > CLEAR
-    weight = image_guidance · clamp((guidance − 1) / (default guidance − 1), 0, 1)        a student's: image_guidance
+    weight = image_guidance · max(0, guidance − 1) / (default guidance − 1), from the default guidance on image_guidance
 
 Classifier-free guidance towards the caption, taken from the image net inside the STUNet, frame by frame. The STUNet sees
 motion and, after its temporal resampling, draws every second frame and the last one less well; the image net knows digits
@@ -30,8 +30,8 @@ CLEAR = -2.0  # log-SNR
 
 def image_weight(guidance: float, scale: Scale) -> float:
     """The weight of the image net's guidance that goes with a classifier-free guidance weight, see above."""
-    student = scale.guidance == 1  # of few steps: it holds the captions' guidance
-    return scale.image_guidance * (1.0 if student else min(1.0, max(0.0, guidance - 1) / (scale.guidance - 1)))
+    share = 1.0 if guidance >= scale.guidance else max(0.0, guidance - 1) / max(scale.guidance - 1, 1e-6)
+    return scale.image_guidance * share
 
 
 def with_image_guidance(
