@@ -87,6 +87,7 @@ class Scale:
     tail: int = 3  # of either's steps: small ones at the end (see `diffusion.schedule`); without, speckle is left on the black
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
     image_guidance: float = 4.0  # the image net's beside it, of single objects (see `appearance`)
+    image_share: float = 1.0  # of the image net's word in clips, 0 to 1
     t2i_guidance: float = 4.5  # of the image net alone: of two objects, both digits are then right more often
     power: float = 1.0  # of the times of sampling (see `diffusion.schedule`)
 
@@ -100,7 +101,7 @@ class Scale:
     def few_steps(self) -> "Scale":
         """The same, sampled by a student of few steps (see `training.distill`), which holds its guidance.
 
-        A quarter of the image net's is added once more: more clips then keep their digit (docs/experiments.md).
+        The image net guides with a quarter of its weight beside that: more clips keep their digit (docs/experiments.md).
         """
         image_guidance = self.image_guidance / 4
         return replace(self, steps=4, order=1, tail=0, power=2.0, guidance=1.0, image_guidance=image_guidance, ssr_steps=2)

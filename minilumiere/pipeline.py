@@ -18,7 +18,7 @@ from torch import Tensor
 from minilumiere.config import Scale, get_scale, smoke
 from minilumiere.dataset.captions import parse_caption
 from minilumiere.dataset.styles import check_style
-from minilumiere.model.appearance import image_weight, with_image_guidance
+from minilumiere.model.appearance import image_share, with_drawing, with_image_net
 from minilumiere.model.composition import sample_captions
 from minilumiere.model.conditioning import given_pixels, shrink, still_clip, with_averages
 from minilumiere.model.diffusion import MAX_LOG_SNR, Denoiser, add_noise, guided, sample, schedule
@@ -67,10 +67,11 @@ class Pipeline:
     """The trained models of one scale: `base` (STUNet), `t2i` (inside it), `ssr`. Made by `load`.
 
     A caption makes a clip (T, 3, H, W) in [0, 1]; a list of N captions makes clips (N, T, 3, H, W), and whatever is given
-    with it has N, too. The arguments that tasks share: `steps` of the base sampler, 1 to 1000; `guidance` weight, 0 (as if
-    there were no caption; 1 = no guidance) to 20, of all nets; `frames`, a multiple of the temporal factor;
-    `super_resolution=False` for the base clip; `progress=True` for bars. Defaults: the scale's. Tasks raise `ValueError` or
-    `TypeError` for a bad caption, image, video or mask, an argument outside its range, or guidance of a few-step student.
+    with it has N, too. The arguments that tasks share: `steps` of the base sampler, 1 to 1000 (few have one more, see
+    `with_drawing`); `guidance` weight, 0 (as if there were no caption; 1 = no guidance) to 20, of all nets; `frames`, a
+    multiple of the temporal factor; `super_resolution=False` for the base clip; `progress=True` for bars. Defaults: the
+    scale's. Tasks raise `ValueError` or `TypeError` for a bad caption, image, video or mask, an argument outside its range,
+    or guidance of a few-step student.
     """
 
     def __init__(
@@ -161,7 +162,7 @@ class Pipeline:
         alpha = own_alpha if alpha is None else check_number(alpha, "alpha", 0, 1)
         styled_from = check_number(styled_from, "styled_from", -MAX_LOG_SNR, MAX_LOG_SNR)
         base = with_style(self.base, trained(f"style-{style}", self.scale), alpha)
-        scale = replace(self.scale, image_guidance=self.scale.image_guidance * max(0.0, 1 - 2 * alpha))
+        scale = replace(self.scale, image_share=max(0.0, 1 - 2 * alpha))
         return Pipeline(scale, base, self.ssr, self.device, self.base, styled_from, self.student)
 
     @pinned()
@@ -230,11 +231,11 @@ class Pipeline:
         self, known: Float[Tensor, "n 3 t h w"], where: Float[Tensor, "n 1 t h w"],
         captions: list[str], seed: int, how: Sampling,
     ) -> Float[Tensor, "n 3 t h w"]:  # fmt: skip
-        """Base clips in [-1, 1]. Of clips that begin with nothing but noise, two objects are sampled apart at first."""
+        """Base clips in [-1, 1]. Of clips that begin with nothing but noise, two objects are sampled apart."""
         given = given_pixels(known, where) if where.any() else None
-        single = torch.tensor([len(parse_caption(caption)) == 1 for caption in captions])
         scale, start = self._sampled(), 1.0 if how.start is None else how.start
-        levels = schedule(how.steps or smoke(scale.steps), scale.shift_of(known.shape[2]), start, scale.tail, scale.power)
+        steps, shift = how.steps or smoke(scale.steps), scale.shift_of(known.shape[2])
+        levels = with_drawing(schedule(steps, shift, start, scale.tail, scale.power))
         noisy = self._noise(known.shape[1:], len(captions), seed)
         if how.start is not None:
             noisy = add_noise(known, noisy, levels[:1].to(self.device))
@@ -242,7 +243,7 @@ class Pipeline:
 
         def denoiser(parts: list[str], owner: Tensor) -> Denoiser:
             theirs = None if given is None else given[owner]
-            return self._video_denoiser(parts, self._guidance(how), theirs, single[owner], styled_from)
+            return self._video_denoiser(parts, self._guidance(how), theirs, styled_from)
 
         apart = [how.start is None and not place.any() for place in where]
         sampler = {"order": scale.order, "progress": "base" if how.progress else ""}
@@ -267,16 +268,14 @@ class Pipeline:
         without = of(null_tokens(len(tokens)).to(self.device))
         return guided(of(tokens), without, guidance) if guidance > 0 else without
 
-    def _video_denoiser(
-        self, captions: list[str], guidance: float, given: Tensor | None, single: Tensor, styled_from: float
-    ) -> Denoiser:
-        """The base model's denoiser; beside it the image net's guidance of clips of a single object (see `image_weight`)."""
+    def _video_denoiser(self, captions: list[str], guidance: float, given: Tensor | None, styled_from: float) -> Denoiser:
+        """The base model's denoiser; beside it the image net's word on clips of a single object (see `appearance`)."""
         tokens = tokenise(captions).to(self.device)
         denoise = self._denoiser(self.base, tokens, guidance, given=given)
         if self.plain is not None:
             denoise = plain_until(self._denoiser(self.plain, tokens, guidance, given=given), denoise, styled_from)
-        weight = single.to(self.device) * image_weight(guidance, self._sampled())
-        return with_image_guidance(denoise, self.t2i, tokens, weight)
+        single = torch.tensor([len(parse_caption(caption)) == 1 for caption in captions], device=self.device)
+        return with_image_net(denoise, self.t2i, tokens, single * image_share(guidance, self._sampled()), self._sampled())
 
     @torch.no_grad()
     def _enlarge(self, low: Float[Tensor, "n 3 t h w"], captions: list[str], seed: int, how: Sampling) -> Tensor:

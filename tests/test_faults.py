@@ -15,7 +15,6 @@ from train_driver import SMALL, go, use_small
 import minilumiere as ml
 from minilumiere.config import get_scale, smoke
 from minilumiere.model import STUNet, UNet
-from minilumiere.model.appearance import image_weight
 from minilumiere.model.conditioning import with_averages
 from minilumiere.pipeline import Pipeline
 from minilumiere.torch_state import global_generator, pinned
@@ -353,19 +352,6 @@ def test_guidance_does_not_jump(pipe, caption, guidance):
         pipe.generate(caption, guidance=guidance + step, steps=3, frames=4, super_resolution=True) for step in (0, 1e-4, 1e-1)
     )
     assert (near - there).abs().max() < 0.01 < 10 * (far - there).abs().max() + 0.01
-
-
-def test_the_image_net_s_weight_grows_from_none_to_its_own():
-    scale = get_scale("tiny")
-    weights = [image_weight(guidance, scale) for guidance in (0, 0.5, 1, 1.001, 2, 3, 20)]
-    assert weights == pytest.approx([0, 0, 0, 0.002, 2, 4, 4]) and scale.guidance == 3
-    assert image_weight(1, scale.few_steps()) == 1, "the student's own"
-
-
-def test_a_style_s_alpha_does_not_jump(monkeypatch):
-    load = ml.load("tiny", device="cpu")
-    weights = [load.in_style("neon", alpha).scale.image_guidance for alpha in (0, 1e-4, 0.25, 0.5, 1)]
-    assert weights == pytest.approx([4, 4, 2, 0, 0], abs=1e-3)
 
 
 def test_strength_1_of_restyling_is_the_limit_of_strength_below_1(pipe, clip, monkeypatch):

@@ -176,9 +176,9 @@ def test_the_student_calls_the_video_net_once_a_step_and_the_image_net_in_the_la
     calls, images = counted(fast.base), counted(fast.t2i)
     video = fast.generate(caption, seed=0, super_resolution=False)
     assert video.shape == (16, 3, 32, 32)
-    two = " and " in caption
-    assert calls[0] == ([2, 2, 2, 1] if two else [1, 1, 1, 1]), "two objects apart, then together"
-    assert images[0] == ([] if two else [16, 16]), "frames, with the caption and without"
+    parts = 2 if " and " in caption else 1
+    assert calls[0] == [parts] * 4, "two objects apart"
+    assert images[0] == [16 * parts] * 4, "frames, with the caption and without: beside the last call, and then alone"
     calls[1].remove(), images[1].remove()
 
 

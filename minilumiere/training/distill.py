@@ -12,8 +12,9 @@ there; what x̂ one step would need to arrive at the same place is the student's
 
 Its loss is that of v, like its teacher's. One step of the student is one segment of the schedule: it knows where the step
 ends from where it begins. What the student still loses of digits, some of the image net's guidance in its last step gives
-back (`Scale.few_steps`). Two objects are sampled apart at first (`composition`), so that free clips of two are drawn for
-the last segment alone. The paper samples with many steps: all of this is our choice.
+back (`Scale.few_steps`), and the step after it, in which the image net draws alone: that one is not distilled. Two objects
+are sampled apart (`composition`) unless pixels are given; only then does a clip of a batch have two. The paper samples with
+many steps: all of this is our choice.
 """
 
 from functools import lru_cache, partial
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from minilumiere.config import Scale
 from minilumiere.dataset.chance import normal, pick, uniform
-from minilumiere.model.appearance import image_weight, with_image_guidance
+from minilumiere.model.appearance import image_share, with_image_net
 from minilumiere.model.conditioning import given_pixels, random_masks
 from minilumiere.model.diffusion import Denoiser, add_noise, alpha_sigma, denoise_along, guided, schedule
 from minilumiere.model.stunet import STUNet
@@ -35,7 +36,7 @@ from minilumiere.weights.shipped import weights_path
 
 SUBSTEPS = 2  # of the teacher, in one step of the student
 MASKED = 0.5  # share of the batches with given pixels (of which some give none, see `conditioning.MIXTURE`)
-TWO_OBJECTS = 0.5  # share of clips with two, where two are sampled together
+TWO_OBJECTS = 0.5  # share of clips with two, where pixels are given
 
 
 def draw_segments(scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
@@ -46,8 +47,7 @@ def draw_segments(scale: Scale, n: int, generator: torch.Generator, device: str)
     few = scale.few_steps()
     coins = uniform((2,), generator)  # on the host
     masked, segment = bool(coins[0] < MASKED), int(pick(coins[1:], few.steps))
-    apart = not masked and segment < few.steps - 1
-    asked, clean, _ = draw_clips(scale, n, generator, device, two=0.0 if apart else TWO_OBJECTS)
+    asked, clean, _ = draw_clips(scale, n, generator, device, two=TWO_OBJECTS if masked else 0.0)
     masks = random_masks(clean, generator)[0] if masked else torch.zeros_like(clean[:, :1])
     clean, tokens = clean * 2 - 1, tokens_of(asked).to(device)
     given = given_pixels(clean, masks)
@@ -86,8 +86,8 @@ def guided_teacher(net: STUNet, scale: Scale, tokens: Tensor, given: Tensor, sin
 
     nothing = null_tokens(len(tokens)).to(tokens)
     denoise = guided(partial(call, tokens), partial(call, nothing), scale.guidance)
-    weight = single.to(tokens.device) * image_weight(scale.guidance, scale)
-    return with_image_guidance(denoise, net.t2i, tokens, weight)
+    share = single.to(tokens.device) * image_share(scale.guidance, scale)
+    return with_image_net(denoise, net.t2i, tokens, share, scale, draws=False)
 
 
 def velocity_between(

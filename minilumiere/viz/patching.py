@@ -74,7 +74,7 @@ def patched_clips(
 
 def without_image_guidance(scale: Scale) -> Scale:
     """The scale, but for the image net's guidance, whose captions no layer's output could exchange."""
-    return replace(scale, image_guidance=0.0)
+    return replace(scale, image_share=0.0)
 
 
 @pinned()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from minilumiere.config import Scale, smoke
 from minilumiere.dataset.captions import parse_caption
-from minilumiere.model.appearance import image_weight, with_image_guidance
+from minilumiere.model.appearance import image_share, with_drawing, with_image_net
 from minilumiere.model.diffusion import clean_and_noise, denoise_along, guided, schedule
 from minilumiere.model.text import null_tokens, tokenise
 from minilumiere.torch_state import pinned
@@ -58,9 +58,10 @@ def sampling_path(
 ) -> list[Step]:
     """Sample clips with a base STUNet; clip i is `Pipeline.generate(captions[i], seeds[i], super_resolution=False)`.
 
-    `layers`: those to keep; None keeps all (9 MB a clip and step of `tiny`, 16 frames). `steps`, `guidance` and `frames`
-    are those of `Pipeline`, and default to the scale's. Two objects are sampled together from the start, where the pipeline
-    takes them apart. Raises `ValueError` or `TypeError` for a bad caption or number, or another model.
+    `layers`: those to keep; None keeps all (9 MB a clip and step of `tiny`, 16 frames). Where the image net draws alone, they
+    are as the video net would see the step. `steps`, `guidance` and `frames` are those of `Pipeline`, and default to the
+    scale's. Two objects are sampled together, where the pipeline takes them apart. Raises `ValueError` or `TypeError` for a
+    bad caption or number, or another model.
     """
     check_base(stunet)
     if not isinstance(captions, list | tuple) or not captions or len(seeds) != len(captions):
@@ -73,28 +74,29 @@ def sampling_path(
     seeds = [check_number(seed, "seed", 0, 2**60, int) for seed in seeds]
     draws = (torch.randn(3, frames, size, size, generator=torch.Generator().manual_seed(4 * seed)) for seed in seeds)
     noise = torch.stack(list(draws)).to(device)  # as the pipeline draws it
-    path, seen = [], {}
+    path, seen, heard = [], {}, []
 
     def hears(noisy: Tensor, log_snr: Tensor) -> Tensor:
         put = patch(len(path), noisy, log_snr) if patch else {}
         with patch_features(stunet, put), record_features(stunet) as features:
             v = stunet(noisy, log_snr, tokens if guidance > 0 else nothing)
-        seen.clear()
+        heard.append(len(path))
         seen.update({name: value.float().cpu() for name, value in features.items() if layers is None or name in layers})
         return v
 
     both = guided(hears, lambda noisy, log_snr: stunet(noisy, log_snr, nothing), guidance) if guidance > 0 else hears
     single = torch.tensor([len(parse_caption(caption)) == 1 for caption in captions], device=device)
-    weight = single * image_weight(guidance, scale)
-    guided_by_image = with_image_guidance(both, stunet.t2i, tokens, weight)
+    drawn = with_image_net(both, stunet.t2i, tokens, single * image_share(guidance, scale), scale)
 
     def denoise(noisy: Tensor, log_snr: Tensor) -> Tensor:
-        v = guided_by_image(noisy, log_snr)
+        v = drawn(noisy, log_snr)
+        if layers != [] and len(path) not in heard:  # the image net draws alone: what the video net would have seen
+            hears(noisy, log_snr)
         clean = clean_and_noise(noisy, v, log_snr)[0].clamp(-1, 1)
         path.append(Step(float(log_snr[0]), noisy.cpu(), clean.cpu(), dict(seen)))
         return v
 
-    denoise_along(denoise, noise, schedule(steps, scale.shift_of(frames), tail=scale.tail), order=scale.order)
+    denoise_along(denoise, noise, with_drawing(schedule(steps, scale.shift_of(frames), tail=scale.tail)), order=scale.order)
     return path
 
 

@@ -6,13 +6,13 @@ from course.checks_06_12 import check, seeded
 from torch import Tensor
 
 from minilumiere.config import SCALES
-from minilumiere.model.appearance import image_weight, with_image_guidance
+from minilumiere.model.appearance import image_share, with_drawing, with_image_net
 from minilumiere.model.diffusion import Denoiser, add_noise, alpha_sigma, ddim_step, denoise_along, guided, schedule, velocity
 from minilumiere.model.text import tokenise
 from minilumiere.training.distill import velocity_between
 
 
-def counted_calls(levels: Tensor, guidance: float, weight: float) -> tuple[int, int]:
+def counted_calls(levels: Tensor, guidance: float, share: float) -> tuple[int, int]:
     """How often the video net and the image net are called along the levels: by nets that count, in the package's sampler."""
     calls = {"video": 0, "image": 0}
 
@@ -24,7 +24,7 @@ def counted_calls(levels: Tensor, guidance: float, weight: float) -> tuple[int, 
         return answer
 
     denoise = guided(net("video"), net("video"), guidance)
-    denoise = with_image_guidance(denoise, net("image"), tokenise(["a red 3"]), torch.tensor([weight]))
+    denoise = with_image_net(denoise, net("image"), tokenise(["a red 3"]), torch.tensor([share]), SCALES["tiny"])
     denoise_along(denoise, torch.zeros(1, 3, 1, 2, 2), levels)
     return calls["video"], calls["image"]
 
@@ -33,14 +33,16 @@ def counted_calls(levels: Tensor, guidance: float, weight: float) -> tuple[int, 
 def check_calls(function) -> str:
     scale, few = SCALES["tiny"], SCALES["tiny"].few_steps()
     shift = scale.shift_of(scale.frames)
-    patient = schedule(scale.steps, shift, tail=scale.tail)
-    for levels, guidance in ((patient, scale.guidance), (schedule(few.steps, shift, power=few.power), 1.0), (patient, 1.0)):
-        weight = image_weight(guidance, scale)
-        steps, wanted, said = len(levels) - 1, counted_calls(levels, guidance, weight), function(levels, guidance, weight)
+    patient, quick = (with_drawing(schedule(how.steps, shift, tail=how.tail, power=how.power)) for how in (scale, few))
+    for levels, guidance, how in ((patient, scale.guidance, scale), (quick, 1.0, few), (patient, 1.0, scale)):
+        share = image_share(guidance, how)
+        steps, wanted, said = len(levels) - 1, counted_calls(levels, guidance, share), function(levels, guidance, share)
         video, image = (int(number) for number in said)
-        where = f"{steps} steps with guidance {guidance:g}"
+        where = f"{steps} steps with guidance {guidance:g}" + ", and none of the image net" * (not share)
         if video in (len(levels), 2 * len(levels)):
             return f"{where}: {len(levels)} levels are {steps} steps; at the last level nothing is left to do"
+        if video == steps * (1 if guidance == 1 else 2) != wanted[0]:
+            return f"{where}: where the image net draws alone, the video net is not called"
         if video != wanted[0]:
             return f"{where}: the video net is called {wanted[0]} times, not {video}"
         if image == 2 * steps != wanted[1]:

@@ -17,8 +17,8 @@ from minilumiere.pipeline import Pipeline, load
 
 ROWS = {
     "as shipped": {},
-    "without the image net's guidance": {"image": False},
-    "two objects together from the start": {"apart": False},
+    "without the image net beside the video net": {"image": False},
+    "two objects together": {"apart": False},
     "the paper's parts alone": {"image": False, "apart": False},
 }
 COLUMNS = ("digit", "motion", "speed", "all four", "same digit on all frames", "path error (units of 32)")
@@ -29,7 +29,7 @@ def parts(pipe: Pipeline, image: bool = True, apart: bool = True) -> Iterator[No
     """Within it, the pipeline samples without the parts that are False."""
     scale, sampled = pipe.scale, pipeline.sample_captions
     if not image:
-        pipe.scale = replace(scale, image_guidance=0.0)
+        pipe.scale = replace(scale, image_share=0.0)
     if not apart:
         pipeline.sample_captions = lambda denoiser, noisy, captions, wanted, *rest, **options: sampled(
             denoiser, noisy, captions, [False] * len(captions), *rest, **options
@@ -50,16 +50,16 @@ def main() -> None:
     for objects in (1, 2):
         captions = evaluation_captions(options.samples, objects)
         print(f"{objects} object(s), {options.samples} captions, {options.frames} frames", flush=True)
-        print(f"  {'':<36}" + "".join(f"{column[:18]:>20}" for column in COLUMNS))
+        print(f"  {'':<46}" + "".join(f"{column[:18]:>20}" for column in COLUMNS))
         for name, changes in ROWS.items():
             if objects == 1 and "apart" in changes:
                 continue  # one object is never taken apart
-            if objects == 2 and changes == {"image": False}:
-                continue  # two objects have none of it anyway
+            if objects == 2 and changes == {"apart": False}:
+                continue  # together, two objects have none of the image net's word anyway
             with parts(pipe, **changes):
                 scores = score(judge_generated(pipe, captions, frames=options.frames, large=False))
             shown = [f"{scores[key]:.2f}" if "error" in key else with_interval(scores[key], options.samples) for key in COLUMNS]
-            print(f"  {name:<36}" + "".join(f"{text:>20}" for text in shown), flush=True)
+            print(f"  {name:<46}" + "".join(f"{text:>20}" for text in shown), flush=True)
 
 
 if __name__ == "__main__":

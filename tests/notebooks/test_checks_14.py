@@ -11,13 +11,13 @@ from course import checks_14 as course
 
 from minilumiere.config import SCALES
 from minilumiere.model import diffusion
-from minilumiere.model.appearance import CLEAR
+from minilumiere.model.appearance import CLEAR, DRAWN
 from minilumiere.model.diffusion import add_noise, alpha_sigma, ddim_step, denoise_along, velocity
 from minilumiere.training.distill import velocity_between
 
 FILE = NOTEBOOKS / "14_few_steps.ipynb"
 NAMES = {name: getattr(diffusion, name) for name in ("add_noise", "alpha_sigma", "denoise_along", "velocity", "Denoiser")}
-NAMES |= {"torch": torch, "Tensor": torch.Tensor, "CLEAR": CLEAR, "velocity_between": velocity_between}
+NAMES |= {"torch": torch, "Tensor": torch.Tensor, "CLEAR": CLEAR, "DRAWN": DRAWN, "velocity_between": velocity_between}
 
 
 @pytest.mark.parametrize("exercise", parameters(FILE))
@@ -30,25 +30,27 @@ def test_each_checker_has_one_exercise():
 
 
 def calls(video, image):
-    return lambda levels, guidance, weight: (video(len(levels) - 1, guidance), image(levels[:-1], weight))
+    return lambda levels, guidance, share: (video(levels, guidance, share), image(levels[:-1], share))
 
 
-def both(steps, guidance):
-    return steps if guidance == 1 else 2 * steps
+def both(levels, guidance, share):
+    alone = int((levels[:-1] >= DRAWN).sum()) * (share > 0)
+    return (len(levels) - 1 - alone) * (1 if guidance == 1 else 2)
 
 
-def where_clear(begins, weight):
-    return 2 * int((begins > CLEAR).sum()) * (weight > 0)
+def where_clear(begins, share):
+    return 2 * int((begins > CLEAR).sum()) * (share > 0)
 
 
 @pytest.mark.parametrize(
     ("wrong", "why"),
     [
-        (calls(lambda steps, guidance: both(steps + 1, guidance), where_clear), "levels are"),
-        (calls(lambda steps, guidance: 2 * steps, where_clear), "video net is called"),
-        (calls(both, lambda begins, weight: 2 * len(begins) * (weight > 0)), "only where noise lets it see"),
-        (calls(both, lambda begins, weight: 2 * int((begins > CLEAR).sum())), "image net is called 0 times"),
-        (calls(both, lambda begins, weight: where_clear(begins, weight) // 2), "with the caption and without"),
+        (calls(lambda levels, guidance, _: len(levels) * (1 if guidance == 1 else 2), where_clear), "levels are"),
+        (calls(lambda levels, guidance, _: both(levels, guidance, 0), where_clear), "the image net draws alone"),
+        (calls(lambda levels, _, share: both(levels, 3.0, share), where_clear), "video net is called"),
+        (calls(both, lambda begins, share: 2 * len(begins) * (share > 0)), "only where noise lets it see"),
+        (calls(both, lambda begins, share: 2 * int((begins > CLEAR).sum())), "image net is called 0 times"),
+        (calls(both, lambda begins, share: where_clear(begins, share) // 2), "with the caption and without"),
     ],
 )
 def test_wrong_counts_of_calls(wrong, why):
@@ -59,7 +61,8 @@ def test_wrong_counts_of_calls(wrong, why):
 def test_calls_are_counted_in_the_sampler():
     scale = SCALES["tiny"]
     levels = diffusion.schedule(scale.steps, scale.video_shift, tail=scale.tail)
-    assert course.counted_calls(levels, 3.0, 4.0) == (2 * scale.steps, where_clear(levels[:-1], 4.0))
+    assert course.counted_calls(levels, 3.0, 1.0) == (both(levels, 3.0, 1.0), where_clear(levels[:-1], 1.0))
+    assert both(levels, 3.0, 1.0) < 2 * scale.steps == both(levels, 3.0, 0.0)
     assert course.counted_calls(levels, 1.0, 0.0) == (scale.steps, 0)
 
 

@@ -6,7 +6,9 @@ from torch import nn
 
 import minilumiere as ml
 from minilumiere.config import get_scale
+from minilumiere.model.appearance import DRAWN
 from minilumiere.model.diffusion import clean_and_noise
+from minilumiere.model.text import tokenise
 from minilumiere.viz.clips import to_png
 from minilumiere.viz.features import named_layers
 from minilumiere.viz.path import as_clips, plot_settling, render_step, sampling_path
@@ -30,7 +32,8 @@ def test_its_end_is_what_the_pipeline_makes(options):
 
 
 def test_a_step_is_what_went_in_and_what_came_out(path, stunet):
-    assert [step.log_snr for step in path] == sorted(step.log_snr for step in path) and len(path) == 3
+    assert [step.log_snr for step in path] == sorted(step.log_snr for step in path) and len(path) == 4
+    assert path[-1].log_snr == DRAWN, "so few steps have one more, in which the image net draws"
     first = path[0].noisy
     assert first.shape == (2, 3, 8, 32, 32) and torch.equal(first[0], first[1])  # one seed: one noise
     assert abs(float(first.std()) - 1) < 0.02
@@ -44,6 +47,16 @@ def test_without_guidance_the_features_are_of_the_very_pass_that_made_x_hat(stun
     for step in path:
         clean, _ = clean_and_noise(step.noisy, step.features["output"], torch.tensor([step.log_snr]))
         torch.testing.assert_close(step.clean, clean.clamp(-1, 1))
+
+
+@torch.no_grad()
+def test_where_the_image_net_draws_alone_the_features_are_what_the_video_net_would_see(stunet):
+    path = sampling_path(stunet, [CAPTION], [0], TINY, steps=3, frames=8, layers=["output"])
+    alone = path[-1]
+    v = stunet(alone.noisy, torch.tensor([alone.log_snr]), tokenise([CAPTION]))
+    torch.testing.assert_close(alone.features["output"], v)
+    unused, _ = clean_and_noise(alone.noisy, v, torch.tensor([alone.log_snr]))
+    assert (alone.clean - unused.clamp(-1, 1)).abs().max() > 0.01
 
 
 def test_only_the_layers_asked_for_are_kept(stunet):
@@ -75,8 +88,8 @@ def test_a_step_is_drawn_with_its_own_numbers(path, pictures):
     for number, step in enumerate(path):
         slice_ = as_clips(step.clean)[1].amax(2).permute(0, 2, 1)
         assert torch.equal(strip[:, 34 * number : 34 * number + 32], slice_)
-    assert "step 1 of 3" in figure.get_suptitle()
-    for bad, message in (({"number": 3}, "number"), ({"clip": 2}, "clip"), ({"frame": 8}, "frame"), ({"row": 32}, "row")):
+    assert "step 1 of 4" in figure.get_suptitle()
+    for bad, message in (({"number": 4}, "number"), ({"clip": 2}, "clip"), ({"frame": 8}, "frame"), ({"row": 32}, "row")):
         with pytest.raises(ValueError, match=f"{message} must be from"):
             render_step(path, **{"number": 0, "layer": "stem"} | bad)
     with pytest.raises(ValueError, match=r"unknown layer 'down\.9'.*stem"):
