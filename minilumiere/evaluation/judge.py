@@ -35,9 +35,9 @@ PALETTE = torch.tensor(list(COLOURS.values()), dtype=torch.float32, device="cpu"
 
 @dataclass(frozen=True)
 class Reading:
-    """What the judge reads of one object. Of too little ink the colour is "", and the rest means nothing."""
+    """What the judge reads of one object. Too little ink is none: no digit, no words, and nothing that a caption could say."""
 
-    digit: int
+    digit: int | None
     colour: str
     motion: str
     speed: str
@@ -89,7 +89,7 @@ def read(video: Float[Tensor, "t 3 h w"], classifier: DigitClassifier, objects: 
 def _read_object(mass: Tensor, colour: str, classifier: DigitClassifier) -> Reading:
     centre, total = centroids(mass)
     if float(total.mean()) * (CANVAS / mass.shape[-1]) ** 2 < FAINT:
-        colour = ""
+        return Reading(None, "", "", "", False, 0.0, 0.0)
     logits = classifier(crops(mass, centre, classifier.crop))  # t 10
     visible = total > 0.7 * total.median()  # the other frames show it in part, behind another object
     shown = visible if visible.any() else torch.ones_like(visible)
@@ -164,7 +164,7 @@ def _nearest(table: dict[str, float], value: float) -> str:
 def compare(readings: list[Reading], subjects: tuple[Subject, ...]) -> list[dict]:
     """Match readings to a caption's subjects by colour, and say of each attribute whether it agrees.
 
-    An attribute that the caption leaves open agrees; a plain "moving right" means the middle speed.
+    An attribute that the caption leaves open agrees, if there is anything; a plain "moving right" means the middle speed.
     """
     left = list(readings)
     matched = [next((reading for reading in left if reading.colour == subject.colour), None) for subject in subjects]
@@ -172,13 +172,14 @@ def compare(readings: list[Reading], subjects: tuple[Subject, ...]) -> list[dict
     result = []
     for subject, reading in zip(subjects, matched, strict=True):
         reading = reading or left.pop(0)
+        there = reading.colour != ""
         timed = subject.motion != "standing still" and (subject.motion or subject.speed)
         moves = reading.motion != "standing still"
         agrees = {
             "digit": reading.digit == subject.digit,
             "colour": reading.colour == subject.colour,
-            "motion": subject.motion in ("", reading.motion),
-            "speed": not timed or (moves and reading.speed == subject.speed),
+            "motion": there and subject.motion in ("", reading.motion),
+            "speed": there and (not timed or (moves and reading.speed == subject.speed)),
         }
         result.append(asdict(reading) | {"agrees": agrees})
     return result

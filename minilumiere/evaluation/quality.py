@@ -109,7 +109,10 @@ def wilson(share: float, n: int) -> tuple[float, float]:
 
 
 def score(judged: Judged) -> dict[str, float]:
-    """Shares in [0, 1] of clips for which all objects of the caption are right, and the mean distance to the ideal path."""
+    """Shares in [0, 1] of clips for which all objects of the caption are right, and the mean distance to the ideal path.
+
+    That is of the objects that there are; NaN if there are none.
+    """
 
     def share(right: Callable[[dict], bool]) -> float:
         return sum(all(right(thing) for thing in things) for things in judged) / len(judged)
@@ -120,7 +123,8 @@ def score(judged: Judged) -> dict[str, float]:
     scores["same digit first and last"] = share(lambda thing: thing["same_digit"])
     scores["same digit on all frames"] = share(lambda thing: thing["constant_digit"] == 1)
     scores["everything"] = share(lambda thing: all(thing["agrees"].values()) and thing["constant_digit"] == 1)
-    scores["path error (units of 32)"] = sum(thing["path_rms"] for row in judged for thing in row) / sum(map(len, judged))
+    paths = [thing["path_rms"] for things in judged for thing in things if thing["colour"]]
+    scores["path error (units of 32)"] = sum(paths) / len(paths) if paths else math.nan
     return scores
 
 

@@ -59,10 +59,10 @@ def test_settling_ends_alike_and_reads_every_step(pipe, monkeypatch):
     read_off = []
     monkeypatch.setattr(inside, "attributes", lambda clip: read_off.append(clip) or attributes(clip))
     result = settling(pipe, 2, steps=4)
-    assert len(read_off) == 2 * len(result.log_snrs) == 8 and sorted(result.log_snrs) == result.log_snrs
+    assert len(read_off) == 2 * len(result.log_snrs) == 10 and sorted(result.log_snrs) == result.log_snrs
     assert {name: counts[-1] for name, counts in result.alike.items()} == {"motion": 2, "colour": 2, "digit": 2}
     assert all(0 <= count <= 2 for counts in result.alike.values() for count in counts)
-    assert torch.stack(read_off).shape == (8, 16, 3, get_scale("tiny").size, get_scale("tiny").size)
+    assert torch.stack(read_off).shape == (10, 16, 3, get_scale("tiny").size, get_scale("tiny").size)
 
 
 def test_a_curve_that_is_right_from_step_two_on_settles_at_two():

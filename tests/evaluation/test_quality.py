@@ -49,10 +49,10 @@ class Recorder:
         return self.generate(captions, seed, 1)[:, 0]
 
 
-def thing(same: bool = True, constant: float = 1.0, path: float = 0.5, **wrong: bool) -> dict:
+def thing(same: bool = True, constant: float = 1.0, path: float = 0.5, seen: str = "red", **wrong: bool) -> dict:
     """What the judge says of an object, right but for what is named."""
     agrees = dict.fromkeys(("digit", "colour", "motion", "speed"), True) | wrong
-    return {"agrees": agrees, "same_digit": same, "constant_digit": constant, "path_rms": path}
+    return {"colour": seen, "agrees": agrees, "same_digit": same, "constant_digit": constant, "path_rms": path}
 
 
 def test_captions_are_always_the_same_and_others_by_seed():
@@ -85,6 +85,7 @@ def test_a_score_counts_clips_of_which_every_object_is_right():
 
 def test_the_path_error_is_the_mean_of_objects():
     assert score([[thing(path=1), thing(path=2)], [thing(path=6)]])["path error (units of 32)"] == 3
+    assert score([[thing(path=1), thing(path=9, seen="")]])["path error (units of 32)"] == 1, "of what there is"
 
 
 def test_a_table_has_a_column_for_each_name_and_a_row_for_each_score():
