@@ -46,7 +46,7 @@ def with_image_net(
     if not share.any():
         return denoise
     nothing = null_tokens(len(tokens)).to(tokens)
-    share = share.reshape(-1, 1, 1, 1, 1)
+    everywhere, share = bool((share == 1).all()), share.reshape(-1, 1, 1, 1, 1)
 
     def both(noisy: Float[Tensor, "b c t h w"], log_snr: Float[Tensor, " b"]) -> Float[Tensor, "b c t h w"]:
         if log_snr[0] <= CLEAR:
@@ -60,7 +60,7 @@ def with_image_net(
         if not draws or log_snr[0] < DRAWN:
             return denoise(noisy, log_snr) + share * scale.image_guidance * (with_caption - without)
         alone = without + scale.t2i_guidance * (with_caption - without)
-        return alone if bool((share == 1).all()) else torch.lerp(denoise(noisy, log_snr), alone, share)
+        return alone if everywhere else torch.lerp(denoise(noisy, log_snr), alone, share)
 
     return both
 
