@@ -3,6 +3,8 @@
 Every case begins with a real clip of test glyphs and its caption, from seeds that training never uses.
 """
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -71,11 +73,12 @@ def inpainting(pipe: Pipeline, samples: int, seed: int = 0, large: bool = True) 
     rows = []
     for kind in ("half", "moving box"):
         captions, real, masks = hidden_cases(pipe, max(1, samples // 2), kind, seed + 20, large)
+        alone = Pipeline(replace(pipe.scale, image_share=0.0), pipe.base, pipe.ssr, pipe.device, student=pipe.student)
         clips, means = [], []
         for part in batches(pipe, captions, f"inpainting, {kind}"):
             options = {"seed": EVALUATION_SEED + part.start, "super_resolution": large}
             clips.append(pipe.inpaint(real[part], masks[part], captions[part], **options).cpu())
-            means.append(pipe.inpaint(real[part], masks[part], captions[part], **options, steps=1, guidance=1.0).cpu())
+            means.append(alone.inpaint(real[part], masks[part], captions[part], **options, steps=1, guidance=1.0).cpu())
         clips, means, known = torch.cat(clips), torch.cat(means), masks.bool().expand_as(real)
         rows += [
             (f"inpainting, {kind}", "largest difference on known pixels", float((clips - real)[known].abs().max())),

@@ -96,7 +96,8 @@ def sampling_path(
         path.append(Step(float(log_snr[0]), noisy.cpu(), clean.cpu(), dict(seen)))
         return v
 
-    denoise_along(denoise, noise, with_drawing(schedule(steps, scale.shift_of(frames), tail=scale.tail)), order=scale.order)
+    levels = with_drawing(schedule(steps, scale.shift_of(frames), tail=scale.tail), scale)
+    denoise_along(denoise, noise, levels, order=scale.order)
     return path
 
 
