@@ -20,7 +20,7 @@ def main() -> None:
     region[..., : size // 8] = 0
     clips = {
         "text": pipe.generate("a red 3 moving right", seed=0, frames=80),
-        "two": pipe.generate("a yellow 7 moving up and a blue 2 moving left", seed=3, frames=32),
+        "two": pipe.generate("a yellow 7 moving up and a blue 2 moving left", seed=0, frames=32),
         "image": pipe.image_to_video(real[0], circling, seed=0, frames=32),
         "inpainting": pipe.inpaint(real, mask, circling, seed=0),
         "cinemagraph": pipe.cinemagraph(real[0], region, "a green 5 moving down", seed=0, frames=32),
