@@ -18,7 +18,7 @@ from torch import Tensor
 from minilumiere.config import Scale, get_scale, smoke
 from minilumiere.dataset.captions import parse_caption
 from minilumiere.dataset.styles import check_style
-from minilumiere.model.appearance import image_share, with_drawing, with_image_net
+from minilumiere.model.appearance import image_shares, with_drawing, with_image_net
 from minilumiere.model.composition import sample_captions
 from minilumiere.model.conditioning import given_pixels, shrink, still_clip, with_averages
 from minilumiere.model.diffusion import MAX_LOG_SNR, Denoiser, add_noise, guided, sample, schedule
@@ -162,7 +162,7 @@ class Pipeline:
         alpha = own_alpha if alpha is None else check_number(alpha, "alpha", 0, 1)
         styled_from = check_number(styled_from, "styled_from", -MAX_LOG_SNR, MAX_LOG_SNR)
         base = with_style(self.base, trained(f"style-{style}", self.scale), alpha)
-        scale = replace(self.scale, image_share=max(0.0, 1 - 2 * alpha))
+        scale = replace(self.scale, image_share=self.scale.image_share * max(0.0, 1 - 2 * alpha))
         return Pipeline(scale, base, self.ssr, self.device, self.base, styled_from, self.student)
 
     @pinned()
@@ -274,8 +274,8 @@ class Pipeline:
         denoise = self._denoiser(self.base, tokens, guidance, given=given)
         if self.plain is not None:
             denoise = plain_until(self._denoiser(self.plain, tokens, guidance, given=given), denoise, styled_from)
-        single = torch.tensor([len(parse_caption(caption)) == 1 for caption in captions], device=self.device)
-        return with_image_net(denoise, self.t2i, tokens, single * image_share(guidance, self._sampled()), self._sampled())
+        scale = self._sampled()
+        return with_image_net(denoise, self.t2i, tokens, image_shares(captions, guidance, scale), scale)
 
     @torch.no_grad()
     def _enlarge(self, low: Float[Tensor, "n 3 t h w"], captions: list[str], seed: int, how: Sampling) -> Tensor:

@@ -70,15 +70,15 @@ def inpainting(pipe: Pipeline, samples: int, seed: int = 0, large: bool = True) 
     it asks for the exact place: real clips that are moved by 0.25, 0.5, 0.75, 1, 1.5 of 32 have 13.9, 7.9, 5.4, 3.0, 0.7 dB
     (half hidden, 64 clips of `tiny`).
     """
-    rows = []
+    rows, scale = [], replace(pipe.scale, image_share=0.0)
+    video_net = Pipeline(scale, pipe.base, pipe.ssr, pipe.device, student=pipe.student)  # alone: one step is its mean
     for kind in ("half", "moving box"):
         captions, real, masks = hidden_cases(pipe, max(1, samples // 2), kind, seed + 20, large)
-        alone = Pipeline(replace(pipe.scale, image_share=0.0), pipe.base, pipe.ssr, pipe.device, student=pipe.student)
         clips, means = [], []
         for part in batches(pipe, captions, f"inpainting, {kind}"):
             options = {"seed": EVALUATION_SEED + part.start, "super_resolution": large}
             clips.append(pipe.inpaint(real[part], masks[part], captions[part], **options).cpu())
-            means.append(alone.inpaint(real[part], masks[part], captions[part], **options, steps=1, guidance=1.0).cpu())
+            means.append(video_net.inpaint(real[part], masks[part], captions[part], **options, steps=1, guidance=1.0).cpu())
         clips, means, known = torch.cat(clips), torch.cat(means), masks.bool().expand_as(real)
         rows += [
             (f"inpainting, {kind}", "largest difference on known pixels", float((clips - real)[known].abs().max())),

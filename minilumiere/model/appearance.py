@@ -7,7 +7,7 @@
 
 The STUNet sees motion and, after its temporal resampling, draws every second frame and the last one less well; the image net
 inside it knows digits and colours, and nothing of time. As classifier-free guidance its word moves little of what is there.
-In the last, weak noise a place can no longer change, and the image net alone draws a digit better than both.
+In the last, weak noise a place can hardly change, and the image net alone draws a digit better than both.
 
 One option means one thing: with `guidance` 0 no net hears the caption, with 1 none is guided, in between and above it nothing
 jumps. The share of the image net's word grows from 0 at 1 to all of it at the default guidance, and stays there.
@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from minilumiere.config import Scale
+from minilumiere.dataset.captions import parse_caption
 from minilumiere.model.diffusion import Denoiser
 from minilumiere.model.text import null_tokens
 from minilumiere.model.unet import UNet
@@ -36,6 +37,12 @@ def image_share(guidance: float, scale: Scale) -> float:
     return scale.image_share * own
 
 
+def image_shares(captions: list[str], guidance: float, scale: Scale) -> Float[Tensor, " b"]:
+    """The same for each clip: nothing where two objects are on its frames."""
+    share = image_share(guidance, scale)
+    return torch.tensor([share if len(parse_caption(caption)) == 1 else 0.0 for caption in captions])
+
+
 def with_image_net(
     denoise: Denoiser, image_net: UNet, tokens: Int[Tensor, "b n"], share: Float[Tensor, " b"], scale: Scale, draws: bool = True
 ) -> Denoiser:
@@ -46,7 +53,7 @@ def with_image_net(
     if not share.any():
         return denoise
     nothing = null_tokens(len(tokens)).to(tokens)
-    everywhere, share = bool((share == 1).all()), share.reshape(-1, 1, 1, 1, 1)
+    everywhere, share = bool((share == 1).all()), share.to(tokens.device).reshape(-1, 1, 1, 1, 1)
 
     def both(noisy: Float[Tensor, "b c t h w"], log_snr: Float[Tensor, " b"]) -> Float[Tensor, "b c t h w"]:
         if log_snr[0] <= CLEAR:

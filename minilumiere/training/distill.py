@@ -79,15 +79,14 @@ def _teacher(scale: Scale, device: str, written: int) -> STUNet:
 
 
 def guided_teacher(net: STUNet, scale: Scale, tokens: Tensor, given: Tensor, single: Tensor) -> Denoiser:
-    """The denoiser that the student learns from: what `Pipeline` samples with, of clips of the same level."""
+    """The denoiser that the student learns from: `Pipeline`'s own, of clips of one level, but the image net never draws."""
 
     def call(words: Tensor, noisy: Tensor, log_snr: Tensor) -> Tensor:
         return net(noisy, log_snr, words, given=given)
 
     nothing = null_tokens(len(tokens)).to(tokens)
     denoise = guided(partial(call, tokens), partial(call, nothing), scale.guidance)
-    share = single.to(tokens.device) * image_share(scale.guidance, scale)
-    return with_image_net(denoise, net.t2i, tokens, share, scale, draws=False)
+    return with_image_net(denoise, net.t2i, tokens, single * image_share(scale.guidance, scale), scale, draws=False)
 
 
 def velocity_between(

@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minilumiere.config import Scale, smoke
-from minilumiere.dataset.captions import parse_caption
-from minilumiere.model.appearance import image_share, with_drawing, with_image_net
+from minilumiere.model.appearance import image_shares, with_drawing, with_image_net
 from minilumiere.model.diffusion import clean_and_noise, denoise_along, guided, schedule
 from minilumiere.model.text import null_tokens, tokenise
 from minilumiere.torch_state import pinned
@@ -74,23 +73,22 @@ def sampling_path(
     seeds = [check_number(seed, "seed", 0, 2**60, int) for seed in seeds]
     draws = (torch.randn(3, frames, size, size, generator=torch.Generator().manual_seed(4 * seed)) for seed in seeds)
     noise = torch.stack(list(draws)).to(device)  # as the pipeline draws it
-    path, seen, heard = [], {}, []
+    path, seen = [], {}
 
     def hears(noisy: Tensor, log_snr: Tensor) -> Tensor:
         put = patch(len(path), noisy, log_snr) if patch else {}
         with patch_features(stunet, put), record_features(stunet) as features:
             v = stunet(noisy, log_snr, tokens if guidance > 0 else nothing)
-        heard.append(len(path))
         seen.update({name: value.float().cpu() for name, value in features.items() if layers is None or name in layers})
         return v
 
     both = guided(hears, lambda noisy, log_snr: stunet(noisy, log_snr, nothing), guidance) if guidance > 0 else hears
-    single = torch.tensor([len(parse_caption(caption)) == 1 for caption in captions], device=device)
-    drawn = with_image_net(both, stunet.t2i, tokens, single * image_share(guidance, scale), scale)
+    drawn = with_image_net(both, stunet.t2i, tokens, image_shares(captions, guidance, scale), scale)
 
     def denoise(noisy: Tensor, log_snr: Tensor) -> Tensor:
+        seen.clear()
         v = drawn(noisy, log_snr)
-        if layers != [] and len(path) not in heard:  # the image net draws alone: what the video net would have seen
+        if layers != [] and not seen:  # the image net draws alone: what the video net would have seen
             hears(noisy, log_snr)
         clean = clean_and_noise(noisy, v, log_snr)[0].clamp(-1, 1)
         path.append(Step(float(log_snr[0]), noisy.cpu(), clean.cpu(), dict(seen)))
