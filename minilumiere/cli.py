@@ -63,6 +63,7 @@ def build_parser() -> Parser:
     )
     train.add_argument("--save-minutes", type=float, default=3, help="between checkpoints; default: 3")
     train.add_argument("--stop-minutes", type=float, default=float("inf"), help="stop, resumably, after so many minutes")
+    train.add_argument("--compile", action="store_true", help="compile the net first: minutes, for faster steps on a GPU")
     train.add_argument("--ship", action="store_true", help="when done, put the weights into data/weights")
 
     evaluate = command("evaluate", run_evaluate, "Judge generated clips beside real ones.")
@@ -133,6 +134,7 @@ def run_train(options: argparse.Namespace) -> None:
         "device",
         "save_minutes",
         "stop_minutes",
+        "compile",
     )
     for name in ("steps", "minutes", "batch"):  # in `TrainOptions` 0 is the stage's own; here that is said by leaving it out
         if (given := getattr(options, name)) is None:

@@ -90,6 +90,7 @@ class Scale:
     image_share: float = 1.0  # of the image net's word in clips, 0 to 1
     t2i_guidance: float = 4.5  # of the image net alone: of two objects, both digits are then right more often
     power: float = 1.0  # of the times of sampling (see `diffusion.schedule`)
+    ssr_power: float = 1.0
 
     def shift_of(self, frames: int) -> float:
         """The base's log-SNR shift for a clip of so many frames: as many times as there are frames, so much more noise.
@@ -104,7 +105,8 @@ class Scale:
         The image net guides with a quarter of its weight beside that: more clips keep their digit (docs/experiments.md).
         """
         image_guidance = self.image_guidance / 4
-        return replace(self, steps=4, order=1, tail=0, power=2.0, guidance=1.0, image_guidance=image_guidance, ssr_steps=2)
+        few = {"steps": 4, "order": 1, "tail": 0, "power": 1.7, "ssr_steps": 2, "ssr_power": 2.0}
+        return replace(self, **few, guidance=1.0, image_guidance=image_guidance)
 
     @property
     def output_size(self) -> int:

@@ -64,5 +64,5 @@ def super_resolve(
 
         return multidiffusion(denoise_windows, noisy, windows, windows_per_call)
 
-    options = {"steps": steps or smoke(scale.ssr_steps), "shift": scale.ssr_shift, "tail": scale.tail, "power": scale.power}
+    options = {"steps": steps or smoke(scale.ssr_steps), "shift": scale.ssr_shift, "tail": scale.tail, "power": scale.ssr_power}
     return sample(denoise, noise, **options, progress=progress)  # clips x̂

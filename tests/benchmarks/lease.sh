@@ -3,16 +3,21 @@
 #
 #   lease.sh shakedown SCALE          two minutes: every stage's step, then every stage trained for seconds, then a clip
 #   lease.sh train SCALE MINUTES      all stages (`train all --minutes`), then the tables; weights are packed every 20 seconds
-#   lease.sh stages SCALE STAGE MINUTES [STAGE MINUTES ...]      some stages, each from the shipped weights, then the tables
+#   lease.sh stages SCALE STAGE MINUTES [STAGE MINUTES ...]      some stages, each from its shipped weights if there are any
+#
+# With COMPILE="t2i base" these stages' nets are compiled beside the training of the stages before them, and then used if
+# that pays. SAMPLES captions are judged at the end, within EVALUATE seconds.
 set -uo pipefail
 task=$1 scale=$2 minutes=${3:-0}
 OUT=${OUT:-/tmp/out}
 PYTHON=${PYTHON:-python3}
-export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD
+export PYTHONUNBUFFERED=1 PYTHONPATH=$PWD TORCHINDUCTOR_COMPILE_THREADS=6
 mkdir -p "$OUT"
 
-pack() { # what came out so far: weights, logs
-  tar -cf "$OUT/.weights.tar" -C data/weights manifest.json "$scale" && mv "$OUT/.weights.tar" "$OUT/weights.tar"
+pack() { # what came out so far: weights in parts of 15 MB, logs
+  rm -rf "$OUT/.parts" && mkdir "$OUT/.parts"
+  tar -cf - -C data/weights manifest.json "$scale" | split -b 15M - "$OUT/.parts/weights.tar."
+  mv "$OUT"/.parts/* "$OUT"/
   tar -czf "$OUT/.logs.tgz" runs/*/log.jsonl 2>/dev/null && mv "$OUT/.logs.tgz" "$OUT/logs.tgz"
 }
 
@@ -28,23 +33,28 @@ if [ "$task" = shakedown ]; then
 fi
 (while sleep 20; do pack; done) &
 packing=$!
-train() { "$PYTHON" -m minilumiere train "$1" --scale "$scale" --minutes "$2" --save-minutes 1 --ship "${@:3}" 2>>"$OUT/progress.txt"; }
 if [ "$task" = train ]; then
-  train all "$minutes"
+  "$PYTHON" -m minilumiere train all --scale "$scale" --minutes "$minutes" --save-minutes 1 --ship 2>>"$OUT/progress.txt"
 else
-  set -- "${@:3}"
-  while [ $# -ge 2 ]; do
-    train "$1" "$2" $([ -f "data/weights/$scale/$1.safetensors" ] && echo --from-shipped)
-    shift 2
+  mkdir -p runs/compiled
+  echo "${COMPILE:-}" >runs/compiled/asked
+  for stage in ${COMPILE:-}; do
+    ("$PYTHON" tests/benchmarks/shakedown.py --scale "$scale" --stages "$stage" --steps 6 \
+      --compile runs/compiled >"$OUT/compiled-$stage.txt" 2>&1 || echo 0 >"runs/compiled/$stage") &
   done
+  "$PYTHON" tests/benchmarks/lease.py --scale "$scale" --compile runs/compiled "${@:3}" 2>>"$OUT/progress.txt"
 fi
 pack
 kill $packing
 date
 export OMP_NUM_THREADS=3
-for table in "--frames 16" "--frames 80" "--tasks" "--fast --frames 16" "--fast --frames 80"; do
+timeout 40 "$PYTHON" tests/benchmarks/scales.py --scale "$scale" --stages --frames 16 80 160 320 --graphs >"$OUT/sampling.txt" 2>&1
+cat "$OUT/sampling.txt"
+for table in "--frames 80 --no-super-resolution" ${TABLES:+"--frames 16" "--tasks" "--fast --frames 16" "--fast --frames 80"}; do
   # shellcheck disable=SC2086
-  timeout 140 "$PYTHON" -m minilumiere evaluate --scale "$scale" $table >"$OUT/evaluate${table// /}.txt" 2>&1 &
+  timeout "${EVALUATE:-140}" "$PYTHON" -m minilumiere evaluate --scale "$scale" --samples "${SAMPLES:-128}" $table >"$OUT/evaluate${table// /}.txt" 2>&1 &
 done
 wait
 cat "$OUT"/evaluate*.txt | tr '\r' '\n' | grep -v 'it/s\|s/it'
+date
+touch "$OUT/done"

@@ -1,13 +1,13 @@
 """How fast a scale trains and samples on this machine, beside what the machine can do.
 
     ceilings   a large matrix product (bfloat16 on a GPU, float32 on a CPU) and a copy within the device's memory
-    training   every stage as the loop runs it (autocast, `torch.compile` on a GPU): ms a step, its share spent drawing data,
-               operations, and their rate as a share of the matrix product's
+    training   every stage as the loop runs it (on a GPU: autocast, a step as one CUDA graph): ms a step, drawing its data
+               included, milliseconds of drawing alone, operations, and their rate as a share of the matrix product's
     sampling   clips of several lengths with the scale's steps, without and with super-resolution: seconds, peak memory
 
 Time does not depend on what a net has learnt, so the nets are fresh: no trained weights are needed. Operations are those
-of matrix products and convolutions, forward and backward, as torch counts them. Compilation is not timed. `--compile`
-samples with compiled nets, too: as CUDA graphs on a GPU, where a small net's kernels take less time than starting them.
+of matrix products and convolutions, forward and backward, as torch counts them. Compilation is not timed. `--graphs`
+samples with CUDA graphs, too: on a GPU a small net's kernels take less time than starting them one by one.
 """
 
 import argparse
@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable
 
 import torch
-from torch import nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from minilumiere.config import SCALES, Scale
 from minilumiere.pipeline import Pipeline
 from minilumiere.training import get_stage
-from minilumiere.training.loop import CLIP, device_name, step_generator
+from minilumiere.training.device import device_name, drawn_aside, synchronise
+from minilumiere.training.loop import adam, launcher, learn, step_generator
 from minilumiere.weights import build
 
 CAPTION = "a red 3 moving right"
@@ -41,11 +42,6 @@ def seconds(work: Callable[[], object], device: torch.device, repeats: int) -> f
         synchronise(device)
         times.append(time.perf_counter() - begun)
     return statistics.median(times[1:])
-
-
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def peak_gib(device: torch.device) -> float:
@@ -66,40 +62,58 @@ def ceilings(device: torch.device, repeats: int) -> tuple[float, float]:
     return product, 2 * len(source) / seconds(lambda: target.copy_(source), device, repeats)
 
 
-def training(name: str, scale: Scale, device: torch.device, batch: int, repeats: int) -> tuple[float, float, float]:
-    """Seconds of a step, seconds of drawing its data, operations of the net in it."""
+def training(
+    name: str, scale: Scale, device: torch.device, batch: int, repeats: int, compiled: bool
+) -> tuple[float, float, float]:
+    """Seconds of a step, seconds of drawing its data alone, operations of the net in it."""
     torch.manual_seed(0)
     stage, net = get_stage(name), build(name, scale, untrained=True).to(device)
     trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trainable, lr=stage.rate, fused=True)
-    network = torch.compile(net) if device.type == "cuda" else net
-    numbers = iter(range(10**9))
+    optimiser = adam(stage, trainable)
 
-    def draw() -> dict:
-        return stage.draw_at(1.0, scale, batch, step_generator(0, next(numbers)), str(device))
-
-    def learn(model: nn.Module, data: dict) -> None:
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-            loss = stage.loss(model, data)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(trainable, CLIP)
-        optimiser.step()
+    def draw(step: int) -> dict:
+        return stage.draw_at(1.0, scale, batch, step_generator(0, step), str(device))
 
     with FlopCounterMode(display=False) as counter:
-        learn(net, draw())
-    step = seconds(lambda: learn(network, draw()), device, repeats)
-    return step, seconds(draw, device, repeats), counter.get_total_flops()
+        learn(stage, net, trainable, optimiser, draw(0), 1.0)
+    launch = launcher(stage, net, trainable, optimiser, 1, compiled)
+    drawing = seconds(lambda: [draw(step) for step in range(repeats)], device, 1) / repeats
+    for _ in range(2):  # all lengths of clips are recorded in the first
+        synchronise(device)
+        begun = time.perf_counter()
+        for data in drawn_aside(draw, range(repeats), device):
+            launch(data, 1.0)
+        synchronise(device)
+    return (time.perf_counter() - begun) / repeats, drawing, counter.get_total_flops()
 
 
-def compile_nets(pipe: Pipeline) -> None:
-    """Compile the nets of a pipeline, each from its next call on. For as long as it is measured: copies keep their forward.
+def graphed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A net's forward, recorded as a CUDA graph for each set of shapes. Outputs are copied: the next call writes over them."""
+    graphs: dict[tuple, tuple] = {}
 
-    Outputs are copied: a CUDA graph writes over those of its last call, of which guidance keeps one while it asks for another.
-    """
-    for net in (pipe.base, pipe.t2i, pipe.ssr):
-        compiled = torch.compile(net.forward, mode="reduce-overhead", dynamic=False)
-        net.forward = lambda *args, compiled=compiled, **kwargs: compiled(*args, **kwargs).clone()
+    def call(*args: Tensor, **kwargs: Tensor) -> Tensor:
+        tensors = [*args, *kwargs.values()]
+        shapes = (len(args), *kwargs, *((tensor.shape, tensor.dtype) for tensor in tensors))
+        if shapes not in graphs:
+            inputs = [tensor.clone() for tensor in tensors]
+            arguments, options = inputs[: len(args)], dict(zip(kwargs, inputs[len(args) :], strict=True))
+            aside, now = torch.cuda.Stream(), torch.cuda.current_stream()
+            aside.wait_stream(now)
+            with torch.cuda.stream(aside):
+                for _ in range(2):
+                    forward(*arguments, **options)
+            now.wait_stream(aside)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                output = forward(*arguments, **options)
+            graphs[shapes] = graph, inputs, output
+        graph, inputs, output = graphs[shapes]
+        for own, given in zip(inputs, tensors, strict=True):
+            own.copy_(given)
+        graph.replay()
+        return output.clone()
+
+    return call
 
 
 def main() -> None:
@@ -110,7 +124,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=0, help="default: each stage's own")
     parser.add_argument("--frames", type=int, nargs="*", default=[80, 160, 320], help="of sampled clips (default 80 160 320)")
     parser.add_argument("--repeats", type=int, default=10, help="of training steps and ceilings; clips are sampled twice")
-    parser.add_argument("--compile", action="store_true", help="sample with compiled nets, too")
+    parser.add_argument("--compile", action="store_true", help="train compiled nets")
+    parser.add_argument("--graphs", action="store_true", help="sample with nets recorded as CUDA graphs, too")
     options = parser.parse_args()
     scale, device = SCALES[options.scale], torch.device(options.device)
     if any(count < 1 or count % scale.temporal_factor for count in options.frames) or options.repeats < 1 or options.batch < 0:
@@ -122,15 +137,16 @@ def main() -> None:
     columns = f"{'ms a step':>11}{'drawing':>9}{'TFLOP':>8}{'TFLOP/s':>9}{'of ceiling':>12}{'peak GiB':>10}"
     print(f"{'training':<14}{'batch':>6}{columns}")
     for name in options.stages:
-        batch = options.batch or get_stage(name).batch[scale.name]
-        step, drawing, work = training(name, scale, device, batch, options.repeats)
-        row = f"{name:<14}{batch:>6}{step * 1e3:>11.1f}{drawing / step:>9.1%}{work / 1e12:>8.2f}{work / step / 1e12:>9.2f}"
+        batch = options.batch or get_stage(name).default_batch(scale, device.type)
+        step, drawing, work = training(name, scale, device, batch, options.repeats, options.compile)
+        row = f"{name:<14}{batch:>6}{step * 1e3:>11.1f}{drawing * 1e3:>9.1f}{work / 1e12:>8.2f}{work / step / 1e12:>9.2f}"
         print(f"{row}{work / step / product:>12.1%}{peak_gib(device):>10.2f}", flush=True)
     print(f"\n{'sampling':<14}{'frames':>6}{'base s':>11}{'with SSR s':>12}{'peak GiB':>10}")
     pipe = Pipeline(scale, *(build(stage, scale, untrained=True) for stage in ("base", "ssr")), device)
-    for compiled in (False, True)[: 1 + options.compile]:
-        if compiled:
-            compile_nets(pipe)
+    for recorded in (False, True)[: 1 + options.graphs]:
+        if recorded:
+            for net in (pipe.base, pipe.t2i, pipe.ssr):
+                net.forward = graphed(net.forward)
         for frames in options.frames:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
@@ -138,7 +154,7 @@ def main() -> None:
                 seconds(lambda n=frames, large=large: pipe.generate(CAPTION, frames=n, super_resolution=large), device, 1)
                 for large in (False, True)
             ]
-            name = "compiled" if compiled else ""
+            name = "as graphs" if recorded else ""
             print(f"{name:<14}{frames:>6}{times[0]:>11.2f}{times[1]:>12.2f}{peak_gib(device):>10.2f}", flush=True)
     if device.type == "cpu":
         print("peak memory on a CPU is that of the whole process so far: run what matters alone", file=sys.stderr)

@@ -1,0 +1,57 @@
+"""Stages one after the other in one process, each shipped before the next begins. `lease.sh` calls it.
+
+    python tests/benchmarks/lease.py --scale full --compile runs/compiled t2i 3.2 base 4.6 conditioned 1.8
+
+`--compile FOLDER`: a stage's net is compiled if `shakedown.py --compile FOLDER` has left word there that this pays. It fills
+torch's cache of compiled code, beside the training of other stages; a stage waits `--patience` seconds for its word.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from minilumiere.config import SCALES, STAGES
+from minilumiere.training.loop import TrainOptions, train
+from minilumiere.weights.shipped import BEGINS_WITH, ship, weights_path
+
+WORTH = 1.05  # times as fast
+
+
+def pays(stage: str, folder: Path | None, patience: float) -> bool:
+    """Has it been found that compiling a stage's net makes its steps faster?"""
+    if folder is None or not (folder / "asked").is_file() or stage not in (folder / "asked").read_text().split():
+        return False
+    begun, word = time.monotonic(), folder / stage
+    while not word.is_file() and time.monotonic() < begun + patience:
+        time.sleep(0.5)
+    return word.is_file() and float(word.read_text() or 0) > WORTH
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=SCALES, default="tiny")
+    parser.add_argument("--compile", type=Path)
+    parser.add_argument("--patience", type=float, default=30)
+    parser.add_argument("stages", nargs="+", metavar="STAGE MINUTES")
+    options = parser.parse_args()
+    scale = SCALES[options.scale]
+    for stage, minutes in zip(options.stages[::2], options.stages[1::2], strict=True):
+        if stage not in STAGES:
+            parser.error(f"unknown stage {stage}")
+        begun = time.monotonic()
+        compiled = pays(BEGINS_WITH.get(stage, stage), options.compile, options.patience)
+        again = stage not in BEGINS_WITH and weights_path(stage, scale).is_file()
+        print(f"{time.strftime('%X')} {stage}: {minutes} minutes{', compiled' if compiled else ''}", flush=True)
+        settings = TrainOptions(
+            stage, scale.name, minutes=float(minutes), from_shipped=again, compile=compiled, save_minutes=0.9, progress=False
+        )
+        try:
+            train(settings)
+            path = ship(settings.folder, stage, scale)
+            print(f"{time.strftime('%X')} {path}, {time.monotonic() - begun:.0f} s in all", flush=True)
+        except Exception as error:  # the other stages still have their minutes
+            print(f"{time.strftime('%X')} {stage}: {type(error).__name__}: {error}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
