@@ -8,6 +8,7 @@ guidance. The gap costs seconds where sampling and judging many clips costs minu
 """
 
 import argparse
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -62,8 +63,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", default="tiny", choices=("tiny", "full"))
     parser.add_argument("--clips", type=int, default=24, help="of each pair and speed; default: 24")
+    parser.add_argument("--frames", type=int, help="of a clip; default: the scale's")
     arguments = parser.parse_args()
     scale = get_scale(arguments.scale)
+    scale = replace(scale, frames=arguments.frames or scale.frames)
     net = trained("base", scale).eval()
     print(f"gap x 10,000 (error x 10,000) by log-SNR\n{'':<42}" + "".join(f"{level:>14.0f}" for level in LEVELS))
     for pair in PAIRS:
