@@ -4,7 +4,6 @@
     draw_narrow_videos ─── everything, but circles start near one place
     draw_turning_videos ── circles only, from farther and farther away
     draw_videos ────────── everything
-    draw_again ─────────── everything, pixels given or not; at first circles only in half of the batches: for trained weights
 
 Every batch holds clips of one length, drawn from the scale's `lengths`; the longer they are, the fewer, and the stronger the
 noise. All of a batch is drawn at once on the device, and the host never waits for it: what it must know, it draws itself.
@@ -13,7 +12,6 @@ What is taught first and why was found by training at `tiny`; our choice: the pa
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -46,7 +44,6 @@ CIRCLING = tuple(motion for motion in MOTIONS if "circling" in motion)
 HIDDEN, NARROWLY, TURNING = 0.03, 0.25, 0.35  # until which shares of the steps the base sees what; see above
 HIDDEN_SHIFT = -12.0  # of that noise, of 16 frames
 BAND = (-6.5, -3.5)  # log-SNR of `draw_turning_videos`, of 16 frames
-SPREAD, EQUALLY = 0.4, 0.7  # until which shares of the steps of `draw_again` starts of circles spread, circles are drawn
 NARROW = 0.1  # share of the circle about its left end in which circles start at first
 
 
@@ -124,18 +121,6 @@ def draw_turning_videos(scale: Scale, n: int, generator: torch.Generator, device
     """
     spread = spread_at(progress)
     return draw_videos(scale, n, generator, device, two=0.0, motions=CIRCLING, bare=0.0, band=BAND, spread=spread)
-
-
-def draw_again(scale: Scale, n: int, generator: torch.Generator, device: str, progress: float) -> Batch:
-    """For a base that goes on from its shipped weights: everything that it and `conditioned` learn from, and circles again.
-
-    They come in the shortest clips. Through the noise of long ones an object that circles can be followed, so that the word
-    is not needed: `full`, trained with 80 frames alone, did not learn it (docs/experiments.md).
-    """
-    if progress < EQUALLY and bool(uniform((1,), generator) < 0.5):
-        spread, short = min(1.0, NARROW + (1 - NARROW) * progress / SPREAD), replace(scale, lengths=scale.lengths[:1])
-        return draw_videos(short, n, generator, device, two=0.0, motions=CIRCLING, bare=0.0, band=BAND, spread=spread)
-    return draw_videos(scale, n, generator, device, masked=True)
 
 
 def spread_at(progress: float) -> float:

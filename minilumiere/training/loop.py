@@ -125,9 +125,9 @@ def train(options: TrainOptions) -> nn.Module | None:
 
 def drawer(options: TrainOptions, device: torch.device) -> Callable[[int, int], Batch]:
     """What draws the batch of a step, given its number and that of all steps."""
-    scale, stage, again = get_scale(options.scale), get_stage(options.stage), options.from_shipped
+    scale, stage = get_scale(options.scale), get_stage(options.stage)
     size = options.batch or stage.default_batch(scale, device.type)
-    return lambda step, steps: stage.draw_at(step / steps, scale, size, step_generator(options.seed, step), str(device), again)
+    return lambda step, steps: stage.draw_at(step / steps, scale, size, step_generator(options.seed, step), str(device))
 
 
 def run(

@@ -16,14 +16,9 @@ from minilumiere.model.conditioning import MIXTURE
 from minilumiere.model.diffusion import add_noise, clean_and_noise, log_snr_at, velocity
 from minilumiere.model.text import NULL, VOCABULARY, null_tokens
 from minilumiere.training.clips import (
-    BAND,
-    CIRCLING,
-    EQUALLY,
     HIDDEN,
-    NARROW,
     NARROWLY,
     NO_CAPTION,
-    SPREAD,
     STABLE_BELOW,
     STABLE_SCENES,
     TURNING,
@@ -148,31 +143,6 @@ def test_circles_start_narrowly_and_spread_before_the_curriculum_moves_on(monkey
         used.clear()
         RECIPES["base"].draw_at(progress, TINY, 2, torch.Generator().manual_seed(0), "cpu")
         assert set(used) == {expected}
-
-
-def test_a_base_that_goes_on_sees_short_circles_in_half_of_its_first_batches_and_else_what_conditioned_sees(monkeypatch):
-    asked = []
-
-    def watch(scale, n, generator, device, **options):
-        asked.append((scale.lengths, options))
-        return {}
-
-    monkeypatch.setattr("minilumiere.training.clips.draw_videos", watch)
-    circles = {"two": 0.0, "motions": CIRCLING, "bare": 0.0, "band": BAND}
-    for progress in (0.0, SPREAD / 2, SPREAD, EQUALLY - 0.01, EQUALLY, 0.99):
-        asked.clear()
-        for seed in range(40):
-            RECIPES["base"].draw_at(progress, TINY, 2, torch.Generator().manual_seed(seed), "cpu", again=True)
-        spread = pytest.approx(min(1.0, NARROW + (1 - NARROW) * progress / SPREAD))
-        short = [options == {**circles, "spread": spread} for lengths, options in asked if lengths == (16,)]
-        others = [options == {"masked": True} for lengths, options in asked if lengths == TINY.lengths]
-        assert len(asked) == 40 and len(short) + len(others) == 40 and all(short) and all(others)
-        assert 10 <= len(short) <= 30 if progress < EQUALLY else not short
-
-
-def test_a_base_that_goes_on_is_drawn_whole_batches():
-    drawn = [RECIPES["base"].draw_at(0.0, TINY, 2, torch.Generator().manual_seed(seed), "cpu", again=True) for seed in range(6)]
-    assert all(batch.keys() == {"noisy", "v", "log_snr", "tokens", "given"} for batch in drawn)
 
 
 # Clips of any length
