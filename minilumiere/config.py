@@ -102,7 +102,8 @@ class Scale:
     def few_steps(self) -> "Scale":
         """The same, sampled by a student of few steps (see `training.distill`), which holds its guidance.
 
-        The image net guides with a quarter of its weight beside that: more clips keep their digit (docs/experiments.md).
+        The image net guides with a quarter of its weight beside that, and the last step begins earlier than the one that the
+        student learnt (`power`, see `training.distill`): more clips keep their digit (docs/experiments.md).
         """
         image_guidance = self.image_guidance / 4
         few = {"steps": 4, "order": 1, "tail": 0, "power": 1.7, "ssr_steps": 2, "ssr_power": 2.0}

@@ -117,6 +117,8 @@ def train(options: TrainOptions) -> nn.Module | None:
     begins_with = options.stage if options.from_shipped else BEGINS_WITH.get(options.stage)
     if begins_with:
         identity["from"] = load_shipped(model, begins_with, scale)["sha256"]
+    if options.from_shipped and stage.prepare:
+        stage.prepare(model, step_generator(options.seed, 0))
     model.to(device)
 
     with held(options.folder) if rank == 0 else nullcontext():
@@ -125,9 +127,9 @@ def train(options: TrainOptions) -> nn.Module | None:
 
 def drawer(options: TrainOptions, device: torch.device) -> Callable[[int, int], Batch]:
     """What draws the batch of a step, given its number and that of all steps."""
-    scale, stage = get_scale(options.scale), get_stage(options.stage)
+    scale, stage, again = get_scale(options.scale), get_stage(options.stage), options.from_shipped
     size = options.batch or stage.default_batch(scale, device.type)
-    return lambda step, steps: stage.draw_at(step / steps, scale, size, step_generator(options.seed, step), str(device))
+    return lambda step, steps: stage.draw_at(step / steps, scale, size, step_generator(options.seed, step), str(device), again)
 
 
 def run(
@@ -149,11 +151,8 @@ def run(
         if note and progress:
             tqdm.write(note, file=sys.stderr)
     else:
-        steps = (
-            stored[1]["steps"]
-            if stored
-            else steps_in(options.minutes, seconds_a_step(stage, model, draw, device, rank, world, compiled=options.compile))
-        )
+        timed = partial(seconds_a_step, stage, model, draw, device, rank, world, compiled=options.compile)
+        steps = stored[1]["steps"] if stored else steps_in(options.minutes, timed())
     identity = identity | {"steps": steps}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     ema = deepcopy(model)

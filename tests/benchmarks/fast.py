@@ -13,6 +13,7 @@ standard deviation over seeds of where a clip begins (units of 32), of its pace 
 import argparse
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -91,11 +92,12 @@ def compare_times(teacher: Pipeline, student: Pipeline, repeats: int) -> None:
 
 
 def rows_of_these_weights(path: Path, facts: dict) -> dict[str, dict]:
-    """The rows of a file, by name, that the same captions and weights made: a new student leaves its teacher's rows."""
+    """The rows of a file, by name, of the same captions, weights and sampling: a new student leaves its teacher's rows."""
     stored = json.loads(path.read_text())
     if any(stored[key] != facts[key] for key in ("captions", "seeds", "frames")):
         return {}
-    changed = {Path(name).stem for name, checksum in facts["weights"].items() if stored["weights"].get(name) != checksum}
+    changed = {"fast"} if stored.get("student") != facts["student"] else set()
+    changed |= {Path(name).stem for name, checksum in facts["weights"].items() if stored["weights"].get(name) != checksum}
     kept = [row for row in stored["rows"] if not changed or (changed == {"fast"} and "student" not in row["name"])]
     return {row["name"]: row for row in kept}
 
@@ -122,6 +124,8 @@ def main() -> None:
     used = [f"{options.scale}/{stage}.safetensors" for stage in ("base", "fast", "judge")]
     weights = {name: entry["sha256"] for name, entry in read_manifest().items() if name in used}
     facts = {"captions": options.samples, "seeds": SEEDS, "frames": options.frames, "weights": weights}
+    patient, few = asdict(teacher.scale), asdict(teacher.scale.few_steps())
+    facts["student"] = {key: value for key, value in few.items() if value != patient[key]}  # how it is sampled
     known = rows_of_these_weights(options.json, facts) if options.json and options.json.is_file() else {}
     rows: list[dict] = []
 
