@@ -4,7 +4,6 @@
     draw_narrow_videos ─── everything, but circles start near one place
     draw_turning_videos ── circles only, from farther and farther away
     draw_videos ────────── everything
-    draw_again ─────────── circles only, then everything: of a net that is trained and has merged their words
 
 Every batch holds clips of one length, drawn from the scale's `lengths`; the longer they are, the fewer, and the stronger the
 noise. All of a batch is drawn at once on the device, and the host never waits for it: what it must know, it draws itself.
@@ -13,7 +12,6 @@ What is taught first and why was found by training at `tiny`; our choice: the pa
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -46,7 +44,6 @@ CIRCLING = tuple(motion for motion in MOTIONS if "circling" in motion)
 HIDDEN, NARROWLY, TURNING = 0.03, 0.25, 0.35  # until which shares of the steps the base sees what; see above
 HIDDEN_SHIFT = -12.0  # of that noise, of 16 frames
 BAND = (-6.5, -3.5)  # log-SNR of `draw_turning_videos`, of 16 frames
-SPREAD, AGAIN = 0.3, 0.5  # until which shares of the steps of `draw_again` starts of circles spread, circles alone are drawn
 NARROW = 0.1  # share of the circle about its left end in which circles start at first
 
 
@@ -124,17 +121,6 @@ def draw_turning_videos(scale: Scale, n: int, generator: torch.Generator, device
     """
     spread = spread_at(progress)
     return draw_videos(scale, n, generator, device, two=0.0, motions=CIRCLING, bare=0.0, band=BAND, spread=spread)
-
-
-def draw_again(scale: Scale, n: int, generator: torch.Generator, device: str, progress: float) -> Batch:
-    """For a base that goes on from its shipped weights: circles in the shortest clips, then all that `conditioned` learns from.
-
-    Through the noise of a long clip an object that circles can be followed, so that the word is not needed.
-    """
-    if progress < AGAIN:
-        spread, short = min(1.0, NARROW + (1 - NARROW) * progress / SPREAD), replace(scale, lengths=scale.lengths[:1])
-        return draw_videos(short, n, generator, device, two=0.0, motions=CIRCLING, bare=0.0, band=BAND, spread=spread)
-    return draw_videos(scale, n, generator, device, masked=True)
 
 
 def spread_at(progress: float) -> float:

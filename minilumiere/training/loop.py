@@ -117,8 +117,6 @@ def train(options: TrainOptions) -> nn.Module | None:
     begins_with = options.stage if options.from_shipped else BEGINS_WITH.get(options.stage)
     if begins_with:
         identity["from"] = load_shipped(model, begins_with, scale)["sha256"]
-    if options.from_shipped and stage.prepare:
-        stage.prepare(model, step_generator(options.seed, 0))
     model.to(device)
 
     with held(options.folder) if rank == 0 else nullcontext():
@@ -127,9 +125,9 @@ def train(options: TrainOptions) -> nn.Module | None:
 
 def drawer(options: TrainOptions, device: torch.device) -> Callable[[int, int], Batch]:
     """What draws the batch of a step, given its number and that of all steps."""
-    scale, stage, again = get_scale(options.scale), get_stage(options.stage), options.from_shipped
+    scale, stage = get_scale(options.scale), get_stage(options.stage)
     size = options.batch or stage.default_batch(scale, device.type)
-    return lambda step, steps: stage.draw_at(step / steps, scale, size, step_generator(options.seed, step), str(device), again)
+    return lambda step, steps: stage.draw_at(step / steps, scale, size, step_generator(options.seed, step), str(device))
 
 
 def run(

@@ -33,7 +33,6 @@ from minilumiere.training.clips import (
     NARROWLY,
     TURNING,
     Batch,
-    draw_again,
     draw_hidden_videos,
     draw_narrow_videos,
     draw_turning_videos,
@@ -42,7 +41,6 @@ from minilumiere.training.clips import (
     with_noise,
 )
 from minilumiere.training.distill import draw_segments
-from minilumiere.training.opposites import move_apart
 from minilumiere.weights.nets import build
 
 STYLE_DIGITS = (0, 2, 3, 5, 7)  # that a style is learnt from
@@ -64,14 +62,10 @@ class Stage:
     on_gpu: int = 1  # times as large a batch, which a GPU draws and learns from in about the time of a small one
     minutes: float = 1.0  # its share of the minutes of `train all`, relative to the other stages
     curriculum: tuple[tuple[float, Callable[..., Batch]], ...] = ()  # until which share of the steps to draw what instead
-    again: tuple[tuple[float, Callable[..., Batch]], ...] = ()  # the same, of a net that goes on from its shipped weights
-    prepare: Callable[[nn.Module, torch.Generator], None] | None = None  # what is done to those first
 
-    def draw_at(
-        self, progress: float, scale: Scale, n: int, generator: torch.Generator, device: str, again: bool = False
-    ) -> Batch:
-        """The batch of a step; `progress` is the share of the steps before it. `again`: of a net that is trained already."""
-        for until, draw in self.again if again else self.curriculum:
+    def draw_at(self, progress: float, scale: Scale, n: int, generator: torch.Generator, device: str) -> Batch:
+        """The batch of a step; `progress` is the share of the steps before it."""
+        for until, draw in self.curriculum:
             if progress < until:
                 return draw(scale, n, generator, device, progress)
         return self.draw(scale, n, generator, device)
@@ -234,8 +228,6 @@ RECIPES: dict[str, Stage] = {
         batch={"tiny": 10, "full": 2},
         rate=1e-3,
         curriculum=((HIDDEN, draw_hidden_videos), (NARROWLY, draw_narrow_videos), (TURNING, draw_turning_videos)),
-        again=((1.0, draw_again),),
-        prepare=lambda net, generator: move_apart(net.text, generator),
         on_gpu=16,
         minutes=18,
     ),

@@ -16,14 +16,9 @@ from minilumiere.model.conditioning import MIXTURE
 from minilumiere.model.diffusion import add_noise, clean_and_noise, log_snr_at, velocity
 from minilumiere.model.text import NULL, VOCABULARY, null_tokens
 from minilumiere.training.clips import (
-    AGAIN,
-    BAND,
-    CIRCLING,
     HIDDEN,
-    NARROW,
     NARROWLY,
     NO_CAPTION,
-    SPREAD,
     STABLE_BELOW,
     STABLE_SCENES,
     TURNING,
@@ -148,32 +143,6 @@ def test_circles_start_narrowly_and_spread_before_the_curriculum_moves_on(monkey
         used.clear()
         RECIPES["base"].draw_at(progress, TINY, 2, torch.Generator().manual_seed(0), "cpu")
         assert set(used) == {expected}
-
-
-def test_a_base_that_goes_on_sees_short_circles_that_spread_and_then_what_conditioned_sees(monkeypatch):
-    asked = []
-
-    def watch(scale, n, generator, device, **options):
-        asked.append((scale.lengths, options))
-        return {}
-
-    monkeypatch.setattr("minilumiere.training.clips.draw_videos", watch)
-    circles = {"two": 0.0, "motions": CIRCLING, "bare": 0.0, "band": BAND}
-    steps = (0.0, SPREAD / 2, SPREAD, AGAIN - 0.01, AGAIN, 0.99)
-    for progress in steps:
-        RECIPES["base"].draw_at(progress, TINY, 2, torch.Generator().manual_seed(0), "cpu", again=True)
-    spreads = [NARROW, (1 + NARROW) / 2, 1.0, 1.0]
-    assert asked == [
-        *(((16,), {**circles, "spread": pytest.approx(spread)}) for spread in spreads),
-        *[(TINY.lengths, {"masked": True})] * 2,
-    ]
-
-
-def test_a_base_that_goes_on_is_drawn_whole_batches():
-    drawn = [
-        RECIPES["base"].draw_at(progress, TINY, 2, torch.Generator().manual_seed(0), "cpu", again=True) for progress in (0, 0.9)
-    ]
-    assert all(batch.keys() == {"noisy", "v", "log_snr", "tokens", "given"} for batch in drawn)
 
 
 # Clips of any length

@@ -135,21 +135,6 @@ def test_a_compiled_net_is_trained_as_it_is(tmp_path, monkeypatch):
     assert_same_bits(state(tmp_path / "compiled"), state(tmp_path / "plain"))
 
 
-def test_only_a_run_that_goes_on_from_shipped_weights_is_prepared_and_drawn_what_those_need(tmp_path, monkeypatch, trained):
-    asked, prepared = [], []
-
-    def draw(scale, n, generator, device, progress):
-        asked.append(progress)
-        return stages.draw_images(scale, n, generator, device)
-
-    again = {"again": ((1.0, draw),), "prepare": lambda net, generator: prepared.append(net)}
-    monkeypatch.setitem(stages.RECIPES, "t2i", replace(stages.RECIPES["t2i"], **again))
-    go(tmp_path / "fresh", "t2i", steps=2)
-    assert not asked and not prepared
-    go(tmp_path / "again", "t2i", steps=2, from_shipped=True)
-    assert asked == [0.0, 0.5] and len(prepared) == 1
-
-
 def test_the_seed_decides(tmp_path):
     for run, seed in (("a", 0), ("b", 0), ("c", 1)):
         go(tmp_path / run, seed=seed)
