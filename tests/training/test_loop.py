@@ -252,7 +252,7 @@ def test_a_step_is_timed_as_it_is_and_nothing_of_it_stays(monkeypatch):
 def test_a_run_of_minutes_is_the_run_of_as_many_steps_wherever_it_was_cut_off(tmp_path, monkeypatch, stage):
     """Their number is found once and stored; a machine that is faster or slower later on changes nothing."""
     seconds = itertools.count(60 * FOR_TRAINING / 6, 100)  # 6 steps a minute at first; later far fewer
-    monkeypatch.setattr(loop, "seconds_a_step", lambda *_: next(seconds))
+    monkeypatch.setattr(loop, "seconds_a_step", lambda *_, **__: next(seconds))
     for _ in range(5):
         assert go(tmp_path / "minutes", stage, steps=0, minutes=1.0, stop_minutes=0.0) is None
     assert go(tmp_path / "minutes", stage, steps=0, minutes=1.0) is not None
