@@ -92,6 +92,7 @@ def graphed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     graphs: dict[tuple, tuple] = {}
 
     def call(*args: Tensor, **kwargs: Tensor) -> Tensor:
+        kwargs = {name: value for name, value in kwargs.items() if value is not None}
         tensors = [*args, *kwargs.values()]
         shapes = (len(args), *kwargs, *((tensor.shape, tensor.dtype) for tensor in tensors))
         if shapes not in graphs:
