@@ -90,7 +90,7 @@ class Scale:
     image_share: float = 1.0  # of the image net's word in clips, 0 to 1
     t2i_guidance: float = 4.5  # of the image net alone: of two objects, both digits are then right more often
     power: float = 1.0  # of the times of sampling (see `diffusion.schedule`)
-    ssr_power: float = 1.0
+    ssr_power: float = 1.0  # the same of super-resolution
 
     def shift_of(self, frames: int) -> float:
         """The base's log-SNR shift for a clip of so many frames: as many times as there are frames, so much more noise.
@@ -105,9 +105,17 @@ class Scale:
         The image net guides with a quarter of its weight beside that, and the last step begins earlier than the one that the
         student learnt (`power`, see `training.distill`): more clips keep their digit (docs/experiments.md).
         """
-        image_guidance = self.image_guidance / 4
-        few = {"steps": 4, "order": 1, "tail": 0, "power": 1.7, "ssr_steps": 2, "ssr_power": 2.0}
-        return replace(self, **few, guidance=1.0, image_guidance=image_guidance)
+        return replace(
+            self,
+            steps=4,
+            order=1,
+            tail=0,
+            power=1.7,
+            guidance=1.0,
+            image_guidance=self.image_guidance / 4,
+            ssr_steps=2,
+            ssr_power=2.0,
+        )
 
     @property
     def output_size(self) -> int:

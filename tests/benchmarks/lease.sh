@@ -3,10 +3,11 @@
 #
 #   lease.sh shakedown SCALE          two minutes: every stage's step, then every stage trained for seconds, then a clip
 #   lease.sh train SCALE MINUTES      all stages (`train all --minutes`), then the tables; weights are packed every 20 seconds
-#   lease.sh stages SCALE STAGE MINUTES [STAGE MINUTES ...]      some stages, each from its shipped weights if there are any
+#   lease.sh stages SCALE STAGE MINUTES [STAGE MINUTES ...]      some stages, each from its shipped weights if there are any:
+#                                     delete a stage's file in data/weights first, and it begins with fresh ones
 #
 # With COMPILE="t2i base" these stages' nets are compiled beside the training of the stages before them, and then used if
-# that pays. SAMPLES captions are judged at the end, within EVALUATE seconds.
+# that pays. SAMPLES captions of 80 frames are judged at the end, within EVALUATE seconds; with TABLES=1, in the other tables too.
 set -uo pipefail
 task=$1 scale=$2 minutes=${3:-0}
 OUT=${OUT:-/tmp/out}

@@ -24,8 +24,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from minilumiere.config import SCALES, Scale
 from minilumiere.pipeline import Pipeline
 from minilumiere.training import get_stage
-from minilumiere.training.device import device_name, drawn_aside, synchronise
-from minilumiere.training.loop import adam, launcher, learn, step_generator
+from minilumiere.training.device import GraphedStep, device_name, synchronise
+from minilumiere.training.loop import adam, learn, seconds_a_step, step_generator
 from minilumiere.weights import build
 
 CAPTION = "a red 3 moving right"
@@ -69,50 +69,24 @@ def training(
     torch.manual_seed(0)
     stage, net = get_stage(name), build(name, scale, untrained=True).to(device)
     trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimiser = adam(stage, trainable)
 
     def draw(step: int) -> dict:
         return stage.draw_at(1.0, scale, batch, step_generator(0, step), str(device))
 
     with FlopCounterMode(display=False) as counter:
-        learn(stage, net, trainable, optimiser, draw(0), 1.0)
-    launch = launcher(stage, net, trainable, optimiser, 1, compiled)
+        learn(stage, net, trainable, adam(stage, trainable), draw(0), 1.0)
     drawing = seconds(lambda: [draw(step) for step in range(repeats)], device, 1) / repeats
-    for _ in range(2):  # all lengths of clips are recorded in the first
-        synchronise(device)
-        begun = time.perf_counter()
-        for data in drawn_aside(draw, range(repeats), device):
-            launch(data, 1.0)
-        synchronise(device)
-    return (time.perf_counter() - begun) / repeats, drawing, counter.get_total_flops()
+    step = seconds_a_step(stage, net, lambda step, _: draw(step), device, timed=repeats, compiled=compiled)
+    return step, drawing, counter.get_total_flops()
 
 
 def graphed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A net's forward, recorded as a CUDA graph for each set of shapes. Outputs are copied: the next call writes over them."""
-    graphs: dict[tuple, tuple] = {}
+    """A net's forward, recorded as a CUDA graph for each set of shapes, as a step of training is."""
+    record = GraphedStep(lambda batch: forward(**batch), list)  # nothing is changed by it
 
-    def call(*args: Tensor, **kwargs: Tensor) -> Tensor:
-        kwargs = {name: value for name, value in kwargs.items() if value is not None}
-        tensors = [*args, *kwargs.values()]
-        shapes = (len(args), *kwargs, *((tensor.shape, tensor.dtype) for tensor in tensors))
-        if shapes not in graphs:
-            inputs = [tensor.clone() for tensor in tensors]
-            arguments, options = inputs[: len(args)], dict(zip(kwargs, inputs[len(args) :], strict=True))
-            aside, now = torch.cuda.Stream(), torch.cuda.current_stream()
-            aside.wait_stream(now)
-            with torch.cuda.stream(aside):
-                for _ in range(2):
-                    forward(*arguments, **options)
-            now.wait_stream(aside)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                output = forward(*arguments, **options)
-            graphs[shapes] = graph, inputs, output
-        graph, inputs, output = graphs[shapes]
-        for own, given in zip(inputs, tensors, strict=True):
-            own.copy_(given)
-        graph.replay()
-        return output.clone()
+    def call(noisy: Tensor, log_snr: Tensor, tokens: Tensor, given: Tensor | None = None) -> Tensor:
+        batch = {"noisy": noisy, "log_snr": log_snr, "tokens": tokens}
+        return record(batch if given is None else batch | {"given": given})
 
     return call
 
