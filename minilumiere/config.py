@@ -74,7 +74,7 @@ class Scale:
     overlap: int  # frames shared by neighbouring windows; the paper: 2
     t2i: UNetConfig
     ssr: UNetConfig
-    lengths: tuple[int, ...] = (16, 32, 48, 64, 80)  # frames of the clips that the base is trained on
+    lengths: tuple[int, ...] = (16, 32, 48, 64, 80)  # frames of the clips that the base is trained on, one a batch
     halvings: int = 2  # times that the base STUNet halves the frames: its temporal factor is 2 ** halvings
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
@@ -102,15 +102,14 @@ class Scale:
     def few_steps(self) -> "Scale":
         """The same, sampled by a student of few steps (see `training.distill`), which holds its guidance.
 
-        The image net guides with a quarter of its weight beside that, and the last step begins earlier than the one that the
-        student learnt (`power`, see `training.distill`): more clips keep their digit (docs/experiments.md).
+        The image net guides with a quarter of its weight beside that: more clips keep their digit (docs/experiments.md).
         """
         return replace(
             self,
             steps=4,
             order=1,
             tail=0,
-            power=1.7,
+            power=2.0,
             guidance=1.0,
             image_guidance=self.image_guidance / 4,
             ssr_steps=2,
@@ -151,7 +150,7 @@ SCALES = {
         overlap=2,
         t2i=UNetConfig(channels=(96, 160, 224), embedding=256, text_width=128),
         ssr=replace(_TINY_SSR, channels=(64, 96, 128), embedding=192),
-        lengths=(16, 80),
+        lengths=(16, 80, 80),
         ssr_shift=-3.0,
         steps=20,
     ),

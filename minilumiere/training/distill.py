@@ -11,9 +11,8 @@ there; what x̂ one step would need to arrive at the same place is the student's
     z'' = α'' x̂ + σ'' (z − α x̂) / σ        ⇒        x̂ = (z'' − z σ''/σ) / (α'' − α σ''/σ)
 
 Its loss is that of v, like its teacher's. One step of the student is one segment of the schedule: it knows where the step
-ends from where it begins. Sampled with an earlier last step than it learnt, it keeps more digits (docs/experiments.md). What
-it still loses of them, some of the image net's guidance in its last step gives back (`Scale.few_steps`), and the step after
-it, in which the image net draws alone: that one is not distilled. Two objects are sampled apart (`composition`) unless pixels
+ends from where it begins. Shape is what it loses; some of the image net's guidance in its last step gives part of that back
+(`Scale.few_steps`), and the step after it, in which the image net draws alone: that one is not distilled. Two objects are sampled apart (`composition`) unless pixels
 are given; only then does a clip of a batch have two. The paper samples with many steps: all of this is our choice.
 """
 
@@ -35,7 +34,6 @@ from minilumiere.weights.nets import build, trained
 from minilumiere.weights.shipped import weights_path
 
 SUBSTEPS = 2  # of the teacher, in one step of the student
-POWER = 2.0  # of the times between which the student learns; it is sampled with another (see `Scale.few_steps`)
 MASKED = 0.5  # share of the batches with given pixels (of which some give none, see `conditioning.MIXTURE`)
 TWO_OBJECTS = 0.5  # share of clips with two, where pixels are given
 
@@ -52,7 +50,7 @@ def draw_segments(scale: Scale, n: int, generator: torch.Generator, device: str)
     masks = random_masks(clean, generator)[0] if masked else torch.zeros_like(clean[:, :1])
     clean, tokens = clean * 2 - 1, tokens_of(asked).to(device)
     given = given_pixels(clean, masks)
-    levels = schedule(few.steps * SUBSTEPS, scale.shift_of(clean.shape[2]), power=POWER)
+    levels = schedule(few.steps * SUBSTEPS, scale.shift_of(clean.shape[2]), power=few.power)
     levels = levels[segment * SUBSTEPS :][: SUBSTEPS + 1].to(device)
     noisy = add_noise(clean, normal(tuple(clean.shape), generator, clean.device), levels[:1])
     denoise = guided_teacher(teacher(scale, device), scale, tokens, given, ~asked.two)

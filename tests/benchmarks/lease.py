@@ -1,9 +1,11 @@
 """Stages one after the other in one process, each shipped before the next begins. `lease.sh` calls it.
 
-    python tests/benchmarks/lease.py --scale full --compile runs/compiled t2i 3.2 base 4.6 conditioned 1.8
+    python tests/benchmarks/lease.py --scale full --compile runs/compiled tiny/fast 3 base 6 conditioned 1.2
 
-`--compile FOLDER`: a stage's net is compiled if `shakedown.py --compile FOLDER` has left word there that this pays. It fills
-torch's cache of compiled code, beside the training of other stages; a stage waits `--patience` seconds for its word.
+A stage begins with its shipped weights where there are any (`conditioned` always with those of `base`); `tiny/fast` is a stage
+of another scale than `--scale`. `--compile FOLDER`: a stage's net is compiled if `shakedown.py --compile FOLDER` has left word
+there that this pays. It fills torch's cache of compiled code, beside the training of other stages; a stage waits `--patience`
+seconds for its word.
 """
 
 import argparse
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from minilumiere.config import SCALES, STAGES
 from minilumiere.training.loop import TrainOptions, train
-from minilumiere.weights.shipped import BEGINS_WITH, ship, weights_path
+from minilumiere.weights.shipped import BEGINS_WITH, SHIPPED_AS, ship, weights_path
 
 WORTH = 1.05  # times as fast
 
@@ -31,17 +33,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=SCALES, default="tiny")
     parser.add_argument("--compile", type=Path)
-    parser.add_argument("--patience", type=float, default=30)
+    parser.add_argument("--patience", type=float, default=60)
     parser.add_argument("stages", nargs="+", metavar="STAGE MINUTES")
     options = parser.parse_args()
-    scale = SCALES[options.scale]
-    for stage, minutes in zip(options.stages[::2], options.stages[1::2], strict=True):
+    for name, minutes in zip(options.stages[::2], options.stages[1::2], strict=True):
+        other, _, stage = name.rpartition("/")
+        scale = SCALES[other or options.scale]
         if stage not in STAGES:
             parser.error(f"unknown stage {stage}")
         begun = time.monotonic()
-        compiled = pays(BEGINS_WITH.get(stage, stage), options.compile, options.patience)
-        again = stage not in BEGINS_WITH and weights_path(stage, scale).is_file()
-        print(f"{time.strftime('%X')} {stage}: {minutes} minutes{', compiled' if compiled else ''}", flush=True)
+        compiled = scale.name == options.scale and pays(BEGINS_WITH.get(stage, stage), options.compile, options.patience)
+        again = stage not in SHIPPED_AS and weights_path(stage, scale).is_file()
+        print(f"{time.strftime('%X')} {scale.name}/{stage}: {minutes} minutes{', compiled' if compiled else ''}", flush=True)
         settings = TrainOptions(
             stage, scale.name, minutes=float(minutes), from_shipped=again, compile=compiled, save_minutes=0.9, progress=False
         )
@@ -50,7 +53,7 @@ def main() -> None:
             path = ship(settings.folder, stage, scale)
             print(f"{time.strftime('%X')} {path}, {time.monotonic() - begun:.0f} s in all", flush=True)
         except Exception as error:  # the other stages still have their minutes
-            print(f"{time.strftime('%X')} {stage}: {type(error).__name__}: {error}", flush=True)
+            print(f"{time.strftime('%X')} {scale.name}/{stage}: {type(error).__name__}: {error}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@
 #   lease.sh shakedown SCALE          two minutes: every stage's step, then every stage trained for seconds, then a clip
 #   lease.sh train SCALE MINUTES      all stages (`train all --minutes`), then the tables; weights are packed every 20 seconds
 #   lease.sh stages SCALE STAGE MINUTES [STAGE MINUTES ...]      some stages, each from its shipped weights if there are any:
-#                                     delete a stage's file in data/weights first, and it begins with fresh ones
+#                                     delete a stage's file in data/weights first, and it begins with fresh ones;
+#                                     OTHER/STAGE is one of another scale
 #
 # With COMPILE="t2i base" these stages' nets are compiled beside the training of the stages before them, and then used if
-# that pays. SAMPLES captions of 80 frames are judged at the end, within EVALUATE seconds; with TABLES=1, in the other tables too.
+# that pays. At the end `evaluate` makes TABLES, a line of options each, all beside each other, within EVALUATE seconds; then
+# the step of a compiled stage is profiled, and sampling timed.
 set -uo pipefail
 task=$1 scale=$2 minutes=${3:-0}
 OUT=${OUT:-/tmp/out}
@@ -17,7 +19,7 @@ mkdir -p "$OUT"
 
 pack() { # what came out so far: weights in parts of 15 MB, logs
   rm -rf "$OUT/.parts" && mkdir "$OUT/.parts"
-  tar -cf - -C data/weights manifest.json "$scale" | split -b 15M - "$OUT/.parts/weights.tar."
+  tar -cf - -C data/weights . | split -b 15M - "$OUT/.parts/weights.tar."
   mv "$OUT"/.parts/* "$OUT"/
   tar -czf "$OUT/.logs.tgz" runs/*/log.jsonl 2>/dev/null && mv "$OUT/.logs.tgz" "$OUT/logs.tgz"
 }
@@ -48,14 +50,21 @@ fi
 pack
 kill $packing
 date
-export OMP_NUM_THREADS=3
-timeout 40 "$PYTHON" tests/benchmarks/scales.py --scale "$scale" --stages --frames 16 80 160 320 --graphs >"$OUT/sampling.txt" 2>&1
-cat "$OUT/sampling.txt"
-for table in "--frames 80 --no-super-resolution" ${TABLES:+"--frames 16" "--tasks" "--fast --frames 16" "--fast --frames 80"}; do
-  # shellcheck disable=SC2086
-  timeout "${EVALUATE:-140}" "$PYTHON" -m minilumiere evaluate --scale "$scale" --samples "${SAMPLES:-128}" $table >"$OUT/evaluate${table// /}.txt" 2>&1 &
-done
-wait
+(
+  export OMP_NUM_THREADS=3
+  while read -r table; do
+    # shellcheck disable=SC2086
+    timeout "${EVALUATE:-140}" "$PYTHON" -m minilumiere evaluate --scale "$scale" $table >"$OUT/evaluate${table// /}.txt" 2>&1 &
+  done <<<"${TABLES:---samples 128 --frames 80 --no-super-resolution}"
+  wait
+)
 cat "$OUT"/evaluate*.txt | tr '\r' '\n' | grep -v 'it/s\|s/it'
+date
+for stage in ${COMPILE:-}; do
+  timeout 90 "$PYTHON" tests/benchmarks/shakedown.py --scale "$scale" --stages "$stage" --steps 6 --compile /tmp/again \
+    --profile "$stage" >"$OUT/profile-$stage.txt" 2>&1
+done
+timeout 40 "$PYTHON" tests/benchmarks/scales.py --scale "$scale" --stages --frames 16 80 160 320 --graphs >"$OUT/sampling.txt" 2>&1
+cat "$OUT"/profile-*.txt "$OUT/sampling.txt"
 date
 touch "$OUT/done"

@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -54,14 +55,20 @@ def row(name: str, scale, device: torch.device, steps: int, batch: int, profiled
         torch.cuda.reset_peak_memory_stats()
     whole, host, loss = timed(launch, draw, steps, device)
     times = f"{whole * 1e3:>9.1f}{host * 1e3:>9.1f}{drawing * 1e3:>9.1f}{peak_gib(device):>8.2f}"
-    if device.type == "cuda" and profiled:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-            for step in range(3):
-                learn(stage, net, trainable, optimiser, draw(step), 1.0)
-            synchronise(device)
-        print(profile.key_averages().table(sort_by="self_cuda_time_total", row_limit=16, max_name_column_width=90))
+    if profiled and not folder:
+        profile(partial(learn, stage, net, trainable, optimiser), draw, device)
     line = f"{name:<14}{batch:>7}{times}{expected:>11.4f}{found:>10.4f}{float(loss):>10.4f}"
-    return line + (compiled_row(name, net, draw, steps, device, whole, Path(folder)) if folder else "")
+    return line + (compiled_row(name, net, draw, steps, device, whole, Path(folder), profiled) if folder else "")
+
+
+def profile(launch: Callable, draw: Callable, device: torch.device) -> None:
+    """Which kernels three steps spend their time in, those that draw the batches included."""
+    activity = torch.profiler.ProfilerActivity.CUDA if device.type == "cuda" else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity]) as found:
+        for step in range(3):
+            launch(draw(step), 1.0)
+        synchronise(device)
+    print(found.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=40, max_name_column_width=90))
 
 
 def timed(launch: Callable, draw: Callable, steps: int, device: torch.device) -> tuple[float, float, torch.Tensor]:
@@ -78,7 +85,7 @@ def timed(launch: Callable, draw: Callable, steps: int, device: torch.device) ->
 
 
 def compiled_row(
-    name: str, net: nn.Module, draw: Callable, steps: int, device: torch.device, eager: float, folder: Path
+    name: str, net: nn.Module, draw: Callable, steps: int, device: torch.device, eager: float, folder: Path, profiled: bool
 ) -> str:
     stage, begun = get_stage(name), time.perf_counter()
     trainable = [parameter for parameter in net.parameters() if parameter.requires_grad]
@@ -88,6 +95,8 @@ def compiled_row(
     loss = float(launch(draw(0), 1.0))
     until = time.perf_counter() - begun
     seconds = timed(launch, draw, steps, device)[0]
+    if profiled:
+        profile(launch, draw, device)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(f"{eager / seconds:.3f}\n")
     return f"\n{name:<14}compiled in {until:.1f} s, {seconds * 1e3:.1f} ms a step, loss {loss:.4f}, eager {expected:.4f}"
@@ -101,7 +110,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--times", type=int, default=1, help="so many times the default batch")
-    parser.add_argument("--profile", default="", help="a stage of which kernels are listed, by their time")
+    parser.add_argument("--profile", default="", help="a stage whose kernels are listed, by their time; compiled if it is")
     parser.add_argument("--compile", metavar="FOLDER", default="", help="the nets, too")
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")  # as in training

@@ -14,7 +14,7 @@ from train_driver import SMALL, go, step_by_step, use_small
 from minilumiere.model.diffusion import ddim_step, schedule
 from minilumiere.model.text import NULL, VOCABULARY
 from minilumiere.training import distill
-from minilumiere.training.distill import POWER, SUBSTEPS, draw_segments, guided_teacher, teacher, velocity_between
+from minilumiere.training.distill import SUBSTEPS, draw_segments, guided_teacher, teacher, velocity_between
 from minilumiere.weights.checkpoint import read_checkpoint
 from minilumiere.weights.shipped import read_shipped, ship, weights_path
 
@@ -63,14 +63,14 @@ def test_a_teacher_that_is_right_is_copied():
 
 
 def test_the_student_s_steps_are_every_second_of_the_teacher_s():
-    fine, coarse = (schedule(steps, -5.0, power=POWER) for steps in (FEW.steps * SUBSTEPS, FEW.steps))
+    fine, coarse = (schedule(steps, -5.0, power=FEW.power) for steps in (FEW.steps * SUBSTEPS, FEW.steps))
     torch.testing.assert_close(fine[::SUBSTEPS], coarse)
 
 
 def test_a_batch_is_one_segment_that_leads_to_where_two_guided_steps_lead():
     for batch in batches(6):
         frames, now = batch["noisy"].shape[2], batch["log_snr"]
-        levels = schedule(FEW.steps * SUBSTEPS, SMALL.shift_of(frames), power=POWER)
+        levels = schedule(FEW.steps * SUBSTEPS, SMALL.shift_of(frames), power=FEW.power)
         (begin,) = (levels[::SUBSTEPS][:-1] == now[0]).nonzero()[0].tolist()
         assert (now == now[0]).all(), "of one level"
         two = (batch["tokens"] == VOCABULARY["and"]).any(1)
