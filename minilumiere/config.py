@@ -150,7 +150,7 @@ SCALES = {
         overlap=2,
         t2i=UNetConfig(channels=(96, 160, 224), embedding=256, text_width=128),
         ssr=replace(_TINY_SSR, channels=(64, 96, 128), embedding=192),
-        lengths=(16, 80, 80),
+        lengths=(16, 80, 80),  # with long clips only, "clockwise" and "anticlockwise" become one word (docs/experiments.md)
         ssr_shift=-3.0,
         steps=20,
     ),
