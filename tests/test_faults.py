@@ -141,6 +141,9 @@ def test_a_damaged_glyph_bank_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(glyphs, "DATA", tmp_path)
     with pytest.raises(ValueError, match=r"glyphs\.safetensors is damaged"):
         glyphs.load_bank.__wrapped__("train")
+    (tmp_path / "glyphs.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"python -m minilumiere\.dataset\.glyphs"):
+        glyphs.load_bank.__wrapped__("train")
 
 
 def test_paths(monkeypatch):

@@ -188,11 +188,16 @@ def make_glyphs(per_digit: int, seed: int) -> Glyphs:
 
 @cache
 def load_bank(split: str) -> Glyphs:
-    """The committed glyphs of `split` ("train" or "test"); never the same glyph in both."""
+    """The committed glyphs of `split` ("train" or "test"); never the same glyph in both.
+
+    Raises `FileNotFoundError` where there are none, `ValueError` where the file is damaged.
+    """
     path = DATA / "glyphs.safetensors"
     try:
         tensors = load_file(path)
         return Glyphs(tensors[f"{split}.segments"], tensors[f"{split}.half_width"].float(), tensors[f"{split}.digit"].long())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no glyphs {path}: draw them with 'python -m minilumiere.dataset.glyphs'") from error
     except (SafetensorError, KeyError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 

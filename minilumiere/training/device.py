@@ -115,4 +115,7 @@ def synchronise(device: torch.device) -> None:
 
 def device_name(device: torch.device) -> str:
     """The device in words, for the log of what was trained where."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads > 1)}"
