@@ -1,7 +1,6 @@
 """Make the README's gallery again: eight clips by the shipped weights of `full`, as animated WebP, small.
 
-python docs/gallery.py                # all of them: about seven minutes of 2 CPU cores
-python docs/gallery.py two neon       # some
+`python docs/gallery.py` makes all of them, in about five minutes of one CPU core; `python docs/gallery.py two neon` some.
 """
 
 import sys
