@@ -7,9 +7,9 @@
 #                                     delete a stage's file in data/weights first, and it begins with fresh ones;
 #                                     OTHER/STAGE is one of another scale
 #
-# With COMPILE="t2i base" these stages' nets are compiled beside the training of the stages before them, and then used if
-# that pays. At the end `evaluate` makes TABLES, a line of options each, all beside each other, within EVALUATE seconds; then
-# the step of a compiled stage is profiled, and sampling timed.
+# With COMPILE="t2i base" these stages' nets are compiled, and their steps profiled, beside the training of the stages before
+# them, and then used if that pays. At the end `evaluate` makes TABLES, a line of options each, all beside each other, within
+# EVALUATE seconds; then sampling is timed.
 set -uo pipefail
 task=$1 scale=$2 minutes=${3:-0}
 OUT=${OUT:-/tmp/out}
@@ -43,7 +43,7 @@ else
   echo "${COMPILE:-}" >runs/compiled/asked
   for stage in ${COMPILE:-}; do
     ("$PYTHON" tests/benchmarks/shakedown.py --scale "$scale" --stages "$stage" --steps 6 \
-      --compile runs/compiled >"$OUT/compiled-$stage.txt" 2>&1 || echo 0 >"runs/compiled/$stage") &
+      --compile runs/compiled --profile "$stage" >"$OUT/compiled-$stage.txt" 2>&1 || echo 0 >"runs/compiled/$stage") &
   done
   "$PYTHON" tests/benchmarks/lease.py --scale "$scale" --compile runs/compiled "${@:3}" 2>>"$OUT/progress.txt"
 fi
@@ -60,11 +60,7 @@ date
 )
 cat "$OUT"/evaluate*.txt | tr '\r' '\n' | grep -v 'it/s\|s/it'
 date
-for stage in ${COMPILE:-}; do
-  timeout 90 "$PYTHON" tests/benchmarks/shakedown.py --scale "$scale" --stages "$stage" --steps 6 --compile /tmp/again \
-    --profile "$stage" >"$OUT/profile-$stage.txt" 2>&1
-done
 timeout 40 "$PYTHON" tests/benchmarks/scales.py --scale "$scale" --stages --frames 16 80 160 320 --graphs >"$OUT/sampling.txt" 2>&1
-cat "$OUT"/profile-*.txt "$OUT/sampling.txt"
+cat "$OUT/sampling.txt"
 date
 touch "$OUT/done"

@@ -95,10 +95,10 @@ def compiled_row(
     loss = float(launch(draw(0), 1.0))
     until = time.perf_counter() - begun
     seconds = timed(launch, draw, steps, device)[0]
-    if profiled:
-        profile(launch, draw, device)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(f"{eager / seconds:.3f}\n")
+    if profiled:
+        profile(launch, draw, device)
     return f"\n{name:<14}compiled in {until:.1f} s, {seconds * 1e3:.1f} ms a step, loss {loss:.4f}, eager {expected:.4f}"
 
 
