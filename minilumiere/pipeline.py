@@ -4,7 +4,7 @@
     given pixels, mask ──────┘        known pixels copied ┴───────────────────────┘
 
 `load` puts the parts together from `data/weights`; nothing is downloaded. `Pipeline` has a method for each task: it says
-which pixels are given, and leaves the rest to `_complete`, which samples (`_sample`) and enlarges (`_enlarge`). Randomness:
+which pixels are given, and leaves the rest to `_complete`, which samples and enlarges (`_sample`, `_enlarge`). Randomness:
 the i-th clip of a call is drawn from seed + i alone, so it is the same whatever else the call makes.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from minilumiere.config import Scale, get_scale, smoke
@@ -197,7 +197,7 @@ class Pipeline:
         """Super-resolve a base clip (T, 3, h, w) in [0, 1]."""
         video = check_video(video, "video", (None, 3, self.scale.size, self.scale.size))
         low = (video.to(self.device) * 2 - 1).transpose(0, 1)[None]
-        return _to_unit(self._enlarge(low, [caption], seed, Sampling()))[0].transpose(0, 1)
+        return _to_unit(self._enlarge(low, [caption], torch.tensor([0]), seed, Sampling()))[0].transpose(0, 1)
 
     def _animate(
         self, image: Tensor | str | Path, region: Tensor, caption: str | list[str], seed: int, how: Sampling
@@ -218,20 +218,17 @@ class Pipeline:
         captions = self._captions(caption)
         video, mask = (given.reshape(-1, *given.shape[-4:]).transpose(1, 2).to(self.device) for given in (video, mask))
         known, where = shrink(video * 2 - 1, mask, self.scale.size)  # n c t h w
-        result = self._sample(known, where, captions, seed, how)
-        if how.super_resolution:
-            result = self._enlarge(result, captions, seed, how)
-        result = _to_unit(result)  # n 3 t H W
+        result = _to_unit(self._sample(known, where, captions, seed, how))  # n 3 t H W
         if how.copy_known and mask.any() and video.shape[-1] <= result.shape[-1]:
             result = with_averages(result, video, mask)
-        result = result.transpose(1, 2)
-        return result[0] if isinstance(caption, str) else result
+        clips = result.transpose(1, 2)
+        return clips[0] if isinstance(caption, str) else clips
 
     def _sample(
         self, known: Float[Tensor, "n 3 t h w"], where: Float[Tensor, "n 1 t h w"],
         captions: list[str], seed: int, how: Sampling,
-    ) -> Float[Tensor, "n 3 t h w"]:  # fmt: skip
-        """Base clips in [-1, 1]. Of clips that begin with nothing but noise, two objects are sampled apart."""
+    ) -> Float[Tensor, "n 3 t H W"]:  # fmt: skip
+        """Clips in [-1, 1], enlarged if asked. Of those that begin with nothing but noise, two objects are sampled apart."""
         given = given_pixels(known, where) if where.any() else None
         scale, start = self._sampled(), 1.0 if how.start is None else how.start
         steps, shift = how.steps or smoke(scale.steps), scale.shift_of(known.shape[2])
@@ -245,10 +242,13 @@ class Pipeline:
             theirs = None if given is None else given[owner]
             return self._video_denoiser(parts, self._guidance(how), theirs, styled_from)
 
+        def finish(clean: Tensor, parts: list[str], owner: Tensor) -> Tensor:
+            clean = torch.where(where[owner] == 1, known[owner], clean) if how.copy_known else clean
+            return self._enlarge(clean, parts, owner, seed, how) if how.super_resolution else clean
+
         apart = [how.start is None and not place.any() for place in where]
         sampler = {"order": scale.order, "progress": "base" if how.progress else ""}
-        result = sample_captions(denoiser, noisy, captions, apart, levels, **sampler)
-        return torch.where(where == 1, known, result) if how.copy_known else result
+        return sample_captions(denoiser, noisy, captions, apart, levels, finish, **sampler)
 
     def _sampled(self) -> Scale:
         """How clips are sampled: as the scale says, or in a student's few steps."""
@@ -278,11 +278,12 @@ class Pipeline:
         return with_image_net(denoise, self.t2i, tokens, image_shares(captions, guidance, scale), scale)
 
     @torch.no_grad()
-    def _enlarge(self, low: Float[Tensor, "n 3 t h w"], captions: list[str], seed: int, how: Sampling) -> Tensor:
-        """Clips in [-1, 1] of the output size, (n, 3, t, H, W), of base clips in [-1, 1]. Guided up to weight 1: none above."""
-        n, _, t, *_ = low.shape
-        size, guidance = self.scale.output_size, min(self._guidance(how), 1.0)
-        noise, augmentation = self._noise((3, t, size, size), n, seed, 1), self._noise(low.shape[1:], n, seed, 2)
+    def _enlarge(
+        self, low: Float[Tensor, "m 3 t h w"], captions: list[str], owner: Int[Tensor, " m"], seed: int, how: Sampling
+    ) -> Float[Tensor, "m 3 t H W"]:
+        """Clips in [-1, 1] at output size, part i with the noise of clip `owner[i]`. Guided up to weight 1: none above."""
+        n, t, size, guidance = int(owner[-1]) + 1, low.shape[2], self.scale.output_size, min(self._guidance(how), 1.0)
+        noise, augmentation = self._noise((3, t, size, size), n, seed, 1)[owner], self._noise(low.shape[1:], n, seed, 2)[owner]
         options = {"windows_per_call": None if self.device.type == "cuda" or t <= 32 else 1}
         options |= {"progress": "super-resolution" if how.progress else ""}
 

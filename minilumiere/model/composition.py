@@ -1,12 +1,13 @@
-"""Captions of two objects: each is sampled alone, then the first is put in front of the second.
+"""Captions of two objects: each is sampled alone, and enlarged, then the first is put in front of the second.
 
-    z₁ ── "a red 3 moving left" ──► x̂₁ ┐ the first in front
-                                        ├────────────────────► clip
-    z₂ ── "a blue 7 moving up"  ──► x̂₂ ┘
+    z₁ ── "a red 3 moving left" ──► x̂₁ ──► super-resolution ┐ the first in front
+                                                             ├────────────────────► clip
+    z₂ ── "a blue 7 moving up"  ──► x̂₂ ──► super-resolution ┘
 
 Why: the net learns early which words move an object, and late which of two objects they belong to. Taken apart, a caption
 has nothing to confuse. Several times as many clips are right in all that they say as with both together from the start
-(docs/results.md). To go on with the whole caption after that makes them worse, wherever it begins (docs/experiments.md).
+(docs/results.md). To go on with the whole caption after that makes them worse, wherever it begins. So does enlarging both at
+once: where they meet, super-resolution mixes them up (docs/experiments.md).
 
 What it cannot do: objects that answer each other, such as one that pushes the other away. Nor is it used where pixels are
 given: both objects may be on them.
@@ -41,18 +42,19 @@ def sample_captions(
     captions: list[str],
     apart: list[bool],
     levels: Float[Tensor, " steps+1"],
+    finish: Callable[[Tensor, list[str], Int[Tensor, " m"]], Tensor] | None = None,
     order: int = 1,
     progress: str = "",
 ) -> Float[Tensor, "b ..."]:
     """Clean data in [-1, 1] of b captions, along the `levels` of a `schedule`; the objects of each alone where `apart` says so.
 
     `denoiser(parts, owner)` makes the denoiser of m captions, of which part i belongs to clip `owner[i]`.
-    `order`: see `denoise_along`.
+    `finish(clean, parts, owner)` is what becomes of the sampled parts before they are put together. `order`: `denoise_along`.
     """
     parts, owner = take_apart(captions, apart)
     noisy = noise_of_parts(noisy, owner)
     _, clean = denoise_along(denoiser(parts, owner), noisy, levels, order=order, progress=progress)
-    return put_together(clean, owner)
+    return put_together(finish(clean, parts, owner) if finish else clean, owner)
 
 
 def noise_of_parts(noise: Float[Tensor, "b ..."], owner: Int[Tensor, " m"]) -> Float[Tensor, "m ..."]:

@@ -89,6 +89,21 @@ def test_two_objects_are_sampled_apart_where_that_is_wanted(apart):
     torch.testing.assert_close(found[1], clean[len(parts)], atol=1e-3, rtol=0)
 
 
+def test_what_finishes_a_clip_gets_each_object_alone():
+    """Super-resolution mixes up two objects that meet; each alone, it cannot."""
+    clean, seen = torch.rand(3, 3, 2, 4, 4) * 2 - 1, []
+
+    def enlarge(parts, captions, owner):
+        seen.append((captions, owner.tolist()))
+        return parts.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    noise = torch.randn(2, 3, 2, 4, 4)
+    found = sample_captions(lambda *_: oracle(clean), noise, [PAIR, "a green 1"], [True, True], LEVELS, enlarge)
+    assert seen == [([*PAIR.split(" and "), "a green 1"], [0, 0, 1])]
+    torch.testing.assert_close(found[0], enlarge(in_front(clean[:2]), [], torch.zeros(0)), atol=1e-3, rtol=0)
+    torch.testing.assert_close(found[1], enlarge(clean[2], [], torch.zeros(0)), atol=1e-3, rtol=0)
+
+
 def test_one_object_is_sampled_as_ever():
     clean, noise = torch.rand(2, 3, 2, 4, 4) * 2 - 1, torch.randn(2, 3, 2, 4, 4)
 
