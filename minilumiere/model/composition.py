@@ -5,7 +5,7 @@
     z₂ ── "a blue 7 moving up"  ──► x̂₂ ──► super-resolution ┘
 
 Why: the net learns early which words move an object, and late which of two objects they belong to. Taken apart, a caption
-has nothing to confuse. Several times as many clips are right in all that they say as with both together from the start
+has nothing to confuse. Far more clips are right in all that they say than with both together from the start
 (docs/results.md). To go on with the whole caption after that makes them worse, wherever it begins. So does enlarging both at
 once: where they meet, super-resolution mixes them up (docs/experiments.md).
 
