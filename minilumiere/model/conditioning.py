@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # What is given in training, and how often.
-MIXTURE = {"nothing": 0.5, "first frame": 0.17, "first frames": 0.07, "half": 0.08, "box": 0.04}
-MIXTURE |= {"moving box": 0.07, "region": 0.07}
+MIXTURE = {"nothing": 0.5, "first frame": 0.17, "first frames": 0.07, "half": 0.08,
+           "box": 0.04, "moving box": 0.07, "region": 0.07}  # fmt: skip
 HALVES = ("top", "left", "bottom", "right")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from minilumiere.config import SCALES, STAGES, Scale
 from minilumiere.training.loop import TrainOptions, train
 from minilumiere.weights.checkpoint import read_checkpoint, write_checkpoint
-from minilumiere.weights.shipped import BEGINS_WITH, BUILT_ON, SHIPPED_AS, read_shipped, ship, weights_path
+from minilumiere.weights.shipped import BEGINS_WITH, SHIPPED_AS, built_on, ship, weights_path
 
 WORTH = 1.05  # times as fast
 
@@ -32,13 +32,12 @@ def pays(stage: str, folder: Path | None, patience: float) -> bool:
 
 def adopt(stage: str, scale: Scale) -> None:
     """Let what was trained on earlier image weights pass for trained on today's: it soon will be. Loading refuses it else."""
-    path = weights_path(stage, scale)
-    if stage in BUILT_ON and path.is_file():
+    path, today = weights_path(stage, scale), built_on(stage, scale)
+    if today and path.is_file():
         tensors, metadata = read_checkpoint(path)
-        today = read_shipped(BUILT_ON[stage], scale)[1].pop("sha256")
-        if metadata["built_on"] != today:
+        if metadata["built_on"] != today["built_on"]:
             del metadata["sha256"]
-            write_checkpoint(path, tensors, metadata | {"built_on": today})
+            write_checkpoint(path, tensors, metadata | today)
 
 
 def main() -> None:
