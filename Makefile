@@ -33,7 +33,8 @@ notebooks: .venv/test           ## run every notebook and compare with its store
 
 execute: .venv/test             ## NOTEBOOKS=06*.ipynb: run notebooks anew, and keep their outputs
 	cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False \
-	  --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS) && ../$(BIN)/python shrink.py $(NOTEBOOKS)
+	  --ExecutePreprocessor.store_widget_state=False $(NOTEBOOKS) && ../$(BIN)/python shrink.py $(NOTEBOOKS) \
+	  && ../$(BIN)/python thumbnails.py
 	$(BIN)/ruff format notebooks
 
 # Needs Chromium and its driver, which pip does not bring: on Debian and Ubuntu, apt-get install chromium chromium-driver.
