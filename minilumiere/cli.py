@@ -32,10 +32,11 @@ def build_parser() -> Parser:
 
     def command(name: str, run, help: str) -> Parser:
         sub = commands.add_parser(name, help=help, description=help)
-        sub.set_defaults(action=run)
+        sub.set_defaults(action=run, seed=0)
         sub.add_argument("--scale", default="tiny", choices=SCALES, help="default: tiny")
-        sub.add_argument("--seed", type=int, default=0, help="default: 0")
-        sub.add_argument("--device", default=None, help="default: cuda where there is one, else cpu")
+        if run is not run_info:
+            sub.add_argument("--seed", type=int, default=0, help="default: 0")
+            sub.add_argument("--device", default=None, help="default: cuda where there is one, else cpu")
         return sub
 
     generate = command("generate", run_generate, "Generate a video of a caption.")

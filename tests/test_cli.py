@@ -62,7 +62,6 @@ def test_generate_writes_the_clip_and_says_where(tmp_path, capsys):
         (["evaluate", "--frames", "0"], "frames"),
         (["evaluate", "--frames", "18"], "16 or 20"),
         (["evaluate", "--seed", "-1"], "seed"),
-        (["info", "--seed", "-1"], "seed"),
         (["train", "judge", "--seed", "-1"], "seed"),
         (["train", "judge", "--steps", "0"], "--steps must be more than 0"),
         (["train", "judge", "--batch", "0"], "--batch must be more than 0"),
@@ -97,7 +96,17 @@ def test_bad_input_is_exit_code_2_and_one_clear_line(arguments, says, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["dance"], ["generate"], ["generate", "a red 3", "--scale", "huge"], ["train"], ["train", "all of them"]]
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["generate"],
+        ["generate", "a red 3", "--scale", "huge"],
+        ["train"],
+        ["train", "all of them"],
+        ["info", "--seed", "1"],
+        ["info", "--device", "cpu"],
+    ],
 )
 def test_bad_usage_is_exit_code_2_and_one_clear_line(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
