@@ -45,7 +45,7 @@ def build_parser() -> Parser:
     generate.add_argument("--steps", type=int, help="sampling steps; default: the scale's")
     generate.add_argument("--guidance", type=float, help="classifier-free guidance weight; default: the scale's")
     generate.add_argument("--frames", type=int, help="a multiple of the temporal factor; default: the scale's")
-    generate.add_argument("--fast", action="store_true", help="by the few-step student, which has its guidance inside")
+    generate.add_argument("--fast", action="store_true", help="by the few-step student (tiny only): its guidance is inside")
     generate.add_argument("--image", help="file of the first frame, of output or base size")
     generate.add_argument("--style", help=f"one of {', '.join(STYLES)}; default: none")
     generate.add_argument("--alpha", type=float, help="of the style's weights, 0 to 1; default: the style's own")
@@ -69,7 +69,7 @@ def build_parser() -> Parser:
 
     evaluate = command("evaluate", run_evaluate, "Judge generated clips beside real ones.")
     evaluate.add_argument("--samples", type=int, default=128, help="one-object captions, or cases a task; default: 128")
-    evaluate.add_argument("--fast", action="store_true", help="of the few-step student")
+    evaluate.add_argument("--fast", action="store_true", help="of the few-step student (tiny only)")
     evaluate.add_argument("--frames", type=int, help="of a clip, a multiple of the temporal factor; default: the scale's")
     evaluate.add_argument("--no-super-resolution", action="store_true", help="judge the base model's clips")
     instead = evaluate.add_mutually_exclusive_group()

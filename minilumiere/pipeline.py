@@ -37,7 +37,7 @@ from minilumiere.weights.nets import trained
 def load(scale: str = "tiny", device: str | torch.device | None = None, fast: bool = False) -> "Pipeline":
     """The trained pipeline of a scale, on `device` (default: cuda where there is one, else cpu); `fast`: the few-step student.
 
-    Raises `ValueError` for an unknown scale, an absent device or damaged weights, `FileNotFoundError` for an untrained scale.
+    Raises `ValueError` for an unknown scale, an absent device or damaged weights, `FileNotFoundError` for a net not trained.
     """
     preset, device, fast = get_scale(scale), check_device(device), check_flag(fast, "fast")
     return Pipeline(preset, trained("fast" if fast else "base", preset), trained("ssr", preset), device, student=fast)
@@ -116,8 +116,8 @@ class Pipeline:
         """Generate what is missing of a clip. Where pixels are given, they come back exactly as they are.
 
         Args: `video` (T, 3, H, W) in [0, 1] of output or base size; `mask`, 1 = given, 0 = generate, broadcastable to
-        (T, 1, H, W); `copy_known=False` for what the net makes of given pixels, which is near them but not the same. A clip
-        of base size comes back at its own size: the area average of the enlarged one is what was given.
+        (T, 1, H, W); `copy_known=False` for what the net makes of given pixels, which is near them but not the same. Given at
+        base size and enlarged, the area averages are what was given.
         """
         how = Sampling(steps, guidance, super_resolution, progress, copy_known)
         video = self._check(video, "video", caption, None)
@@ -132,7 +132,7 @@ class Pipeline:
     ) -> Float[Tensor, "*n t 3 h w"]:  # fmt: skip
         """A clip that begins with an image: (3, H, W) in [0, 1] of output or base size, or an image file of that size.
 
-        `copy_known`: see `inpaint`.
+        `copy_known`: see `inpaint`. Raises `OSError` for a file that cannot be read.
         """
         how = Sampling(steps, guidance, super_resolution, progress, copy_known, frames=frames)
         return self._animate(image, torch.ones(1, 1, 1), caption, seed, how)
@@ -153,11 +153,11 @@ class Pipeline:
 
         They are used from a log-SNR on, -15 to 15 (-15, `FROM_THE_START`: as in the paper), and always for the last step;
         until then the original ones. Images have no motion to lose, and are styled from the start.
-
         Styled, the image net guides frames the less, from α = 0.5 on not at all: it would hold the motion (see `appearance`).
-
-        Raises `ValueError` for an unknown style, or an α or a log-SNR outside its range.
+        Raises `ValueError` for an unknown style, an α or a log-SNR outside its range, or a pipeline that is in a style already.
         """
+        if self.plain is not None:
+            raise ValueError("this pipeline is in a style already: begin with a plain one")
         own_alpha = DEFAULT_ALPHA[check_style(style)]
         alpha = own_alpha if alpha is None else check_number(alpha, "alpha", 0, 1)
         styled_from = check_number(styled_from, "styled_from", -MAX_LOG_SNR, MAX_LOG_SNR)

@@ -79,11 +79,14 @@ def check_flag(given, name: str) -> bool:
 
 
 def check_path(given, name: str = "path") -> Path:
-    """A path, `~` expanded. Raises `TypeError` for anything but a string or a path, `ValueError` for an empty one."""
+    """A path, `~` expanded. Raises `TypeError` for anything but a string or a path, `ValueError` for an empty one, or one that
+    no file can have."""
     if not isinstance(given, str | os.PathLike):
         raise TypeError(f"{name} must be a string or a path, got {given!r:.80}")
     if not os.fspath(given):
         raise ValueError(f"{name} is empty: give the name of a file or folder")
+    if b"\0" in os.fsencode(given):
+        raise ValueError(f"{name} {given!r:.80} holds a null byte: no file or folder has such a name")
     return Path(os.path.expanduser(os.fsdecode(given)))
 
 

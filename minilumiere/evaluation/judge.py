@@ -205,8 +205,10 @@ def assess(video: Float[Tensor, "t 3 h w"], caption: str, classifier: DigitClass
 
     Returns `digit`, `colour`, `motion`, `speed`, `same_digit` ... of the first object of the caption (see `Reading`),
     `agrees` (a bool for each of the first four: do all objects agree?), and `objects`, the same for each object.
-    Raises `ValueError` for a bad video or caption, or a caption with two objects of one colour.
+    Raises `ValueError` for a bad video or caption, or a caption with two objects of one colour; `TypeError` for another type.
     """
+    if not isinstance(classifier, DigitClassifier | None):
+        raise TypeError(f"classifier must be a DigitClassifier, not {type(classifier).__name__}")
     video = check_video(video, "video", (None, 3, None, None))
     subjects = parse_caption(caption)
     if len({subject.colour for subject in subjects}) < len(subjects):

@@ -23,7 +23,7 @@ PALETTE = 64  # colours of a clip in a notebook: small, and a clip of a few digi
 
 
 def show_video(video: Float[Tensor, "t 3 h w"], fps: float = 16, zoom: int = 4) -> None:
-    """Show a video in [0, 1] inline in Jupyter, as an animated PNG of 64 colours.
+    """Show a video in [0, 1] inline in Jupyter, as an animated PNG of 64 colours. `fps`, `zoom` and errors: `save_video`.
 
     Needs `pip install 'minilumiere[notebooks]'`, else `ImportError`.
     """
@@ -37,7 +37,7 @@ def show_video(video: Float[Tensor, "t 3 h w"], fps: float = 16, zoom: int = 4) 
 
 @pinned()
 def filmstrip(video: Float[Tensor, "t 3 h w"], frames: int = 8, title: str = "") -> "Figure":
-    """`frames` frames, evenly spaced from first to last, side by side."""
+    """`frames` frames, 1 to 100, evenly spaced from first to last, side by side. Raises `ValueError` or `TypeError`."""
     video, frames = check_video(video, "video", (None, 3, None, None)), check_number(frames, "frames", 1, 100, int)
     chosen = torch.linspace(0, len(video) - 1, min(frames, len(video))).round().long().tolist()
     figure = new_figure(1.3 * len(chosen), 1.7)
@@ -52,7 +52,10 @@ def filmstrip(video: Float[Tensor, "t 3 h w"], frames: int = 8, title: str = "")
 def space_time_slice(
     video: Float[Tensor, "t 3 h w"], row: int | None = None, column: int | None = None, title: str = ""
 ) -> "Figure":
-    """Slices through space-time: x-t (the brightest of all rows, or one `row`) and y-t (of all columns, or one `column`)."""
+    """Slices through space-time: x-t (the brightest of all rows, or one `row`) and y-t (of all columns, or one `column`).
+
+    Rows and columns are pixels from 0. Raises `ValueError` for one that is not there or a bad video, `TypeError` otherwise.
+    """
     video = check_video(video, "video", (None, 3, None, None)).cpu().clamp(0, 1)
     row = None if row is None else check_number(row, "row", 0, video.shape[2] - 1, int)
     column = None if column is None else check_number(column, "column", 0, video.shape[3] - 1, int)

@@ -69,6 +69,8 @@ def feature_explorer(
     log_snrs = tuple(check_number(level, "log_snrs", -MAX_LOG_SNR, MAX_LOG_SNR) for level in log_snrs)
     if other is not None:
         parse_caption(other)
+    if centre is not None and not isinstance(centre, Tensor):
+        raise TypeError(f"centre must be a torch.Tensor, (x, y) on every frame, not {type(centre).__name__}")
     if centre is not None and tuple(centre.shape) != (len(video), 2):
         raise ValueError(f"centre has shape {tuple(centre.shape)}; wanted {(len(video), 2)}: (x, y) on every frame")
     tabs = Tabs(widgets, stunet, video, caption, other, log_snrs, seed, scale)

@@ -89,9 +89,10 @@ def record_features(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "b c t
         output = output.detach()
         features[name] = output if output.dim() == 5 else rearrange(output, "(b t) c h w -> b c t h w", b=batch)
 
+    layers = named_layers(model)
     with ExitStack() as hooks:  # a hook's handle is a context manager that removes it
         hooks.enter_context(model.register_forward_pre_hook(begin, with_kwargs=True))
-        for name, layer in named_layers(model).items():
+        for name, layer in layers.items():
             hooks.enter_context(layer.register_forward_hook(partial(keep, name)))
         yield features
 

@@ -78,9 +78,9 @@ def encode_video(
 def save_video(video: Float[Tensor, "t 3 h w"], path: str | Path, fps: float = 16, zoom: int = 1) -> Path:
     """Save a video in [0, 1]: .gif (256 colours, up to 50 frames a second), .png or .apng, .webp (both lossless), or .mp4.
 
-    Every frame is written; folders are made. `.mp4` needs `pip install 'minilumiere[video]'`, and is lossy.
-    Raises `ValueError` for another ending or a bad video, `OSError` where the file cannot be written; what was there
-    before then survives.
+    Every frame is written; folders are made. `.mp4` needs `pip install 'minilumiere[video]'`, and is lossy. `fps` from 0.1 to
+    100; `zoom`, 1 to 64, enlarges each pixel. Raises `ValueError` for another ending, a bad video or a number out of its range,
+    `TypeError` for another type, `OSError` where the file cannot be written; what was there before then survives.
     """
     kind = check_format(path, fps)
     write_atomically(check_path(path), encode_video(video, kind, fps, zoom))

@@ -59,9 +59,10 @@ def record_word_attention(model: nn.Module) -> Iterator[dict[str, Float[Tensor, 
         weights = word_weights(parts["query"], parts["key_value"].chunk(2, dim=-1)[0], heads, real)
         maps[name] = rearrange(weights, AXES[name.rsplit(".")[-1]], b=batch, h=height, w=output.shape[-1])
 
+    layers = named_layers(model)
     with ExitStack() as hooks:
         hooks.enter_context(model.register_forward_pre_hook(begin, with_kwargs=True))
-        for name, block in named_layers(model).items():
+        for name, block in layers.items():
             reader = block if name.endswith("image-attention") else getattr(block, "read", None)
             if reader is not None:
                 hooks.enter_context(reader.query.register_forward_hook(partial(keep, "query")))

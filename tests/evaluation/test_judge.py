@@ -388,3 +388,8 @@ def test_two_objects_of_one_colour_cannot_be_judged(untrained):
 def test_bad_videos_are_errors_that_say_what_is_wanted(untrained, video):
     with pytest.raises(ValueError, match=r"wanted \(any, 3, any, any\)"):
         assess(video, "a red 3", untrained)
+
+
+def test_another_classifier_is_an_error():
+    with pytest.raises(TypeError, match="classifier must be a DigitClassifier, not str"):
+        assess(torch.zeros(16, 3, 32, 32), "a red 3", "judge")

@@ -154,6 +154,9 @@ def test_styled_weights_come_in_at_a_noise_level(pipe):
     styled = pipe.in_style("outline", 1.0)
     assert torch.equal(later, styled.generate(CAPTION, **options)), "the default"
     assert styled.plain is pipe.base and not torch.equal(styled.base.t2i.head.weight, pipe.t2i.head.weight)
+    for again in (lambda: styled.in_style("neon"), lambda: styled.stylize(CAPTION, "neon")):
+        with pytest.raises(ValueError, match="in a style already"):
+            again()
 
 
 @given(level=st.floats(-15, 15), start=st.floats(-15, 15))

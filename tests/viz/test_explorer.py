@@ -219,6 +219,7 @@ def test_without_ipywidgets_the_error_says_what_to_install(stunet, video, monkey
         ({"other": "a pink 3"}, "pink"),
         ({"scale": "huge"}, "unknown scale 'huge'"),
         ({"centre": torch.zeros(3, 2)}, r"centre has shape \(3, 2\); wanted \(16, 2\)"),
+        ({"centre": [1, 2]}, "centre must be a torch.Tensor"),
     ],
 )
 def test_bad_options_name_what_is_wanted(stunet, video, option, says):

@@ -110,6 +110,7 @@ def test_frames_begin_when_they_should():
         ("out.png", 16, 65, "zoom"),
         ("out.png", 16, 1.5, "zoom"),
         (3, 16, 1, "path"),
+        ("a\0.gif", 16, 1, "null byte"),
     ],
 )
 def test_what_can_be_checked_is_checked_before_there_is_a_clip(tmp_path, monkeypatch, path, fps, zoom, says):

@@ -80,8 +80,9 @@ def test_recording_changes_nothing_and_leaves_nothing(stunet, inputs):
         stunet(noisy=inputs[0][1:], log_snr=inputs[1][1:], tokens=inputs[2][1:])
         assert all(torch.allclose(maps[name], first[name][1:], atol=1e-5) for name in first)  # of the last call only
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in stunet.modules())
-    with pytest.raises(TypeError, match="UNet or a STUNet"), record_word_attention(nn.Linear(1, 1)):
-        pass
+    for other in (nn.Linear(1, 1), None):
+        with pytest.raises(TypeError, match="UNet or a STUNet"), record_word_attention(other):
+            pass
 
 
 def test_an_image_net_has_one_frame(small_unet):
