@@ -16,7 +16,7 @@ from torch import Tensor
 from minilumiere.dataset.captions import COLOURS, MOTIONS, SPEEDS, Subject
 from minilumiere.dataset.chance import pick, uniform
 
-# In the images of the text-to-image training set, in no video training set: does a video model compose?
+# In the images that the text-to-image net is trained on, in no video of a generating net: does a video model compose?
 UNSEEN_PAIRS = (
     ("red", 2), ("red", 7), ("green", 1), ("green", 6), ("blue", 4), ("blue", 9),
     ("yellow", 0), ("yellow", 3), ("purple", 5), ("cyan", 8), ("cyan", 5), ("white", 2),

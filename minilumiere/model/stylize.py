@@ -9,7 +9,7 @@ paper sees static or distorted motion; α in [0.5, 1] is chosen by hand for each
                W_orig: where things go                     W_interpolate: how they are drawn
 
 A second remedy, ours: the styled weights come in only once strokes can be seen. By then the motion is settled, so that α need
-not be a compromise. Measured with `tiny`, α = 1: see the README.
+not be a compromise. Measured with `tiny`, α = 1: see notebook 08.
 
 Our choice: with a style only the last level of the decoder is learnt, and the head. What is drawn and where stays with the
 other levels, so that a handful of images can say how to draw without spoiling that; and the file is small.

@@ -3,7 +3,7 @@
     t2i.safetensors        all of the text-to-image net        base.safetensors    the temporal layers on top of it
     ssr-image.safetensors  all of the image SSR net            ssr.safetensors     the temporal layers on top of it
     fast.safetensors       those of the few-step student       style-*.safetensors a styled last level of t2i
-    judge.safetensors      the digit classifier
+    judge.safetensors      the digit classifier                video-features.safetensors  what a Fréchet distance compares
 
 `base` is trained by the stage of that name, then by `conditioned`, which teaches it to take given pixels. A file of
 temporal layers, or of a style, names the image weights it was trained on, by checksum; on others it is refused.

@@ -1,11 +1,11 @@
 """The nets that claims are told apart by: the STUNet with one thing different. Trained by `training/ablations.py`.
 
     name             what differs from the STUNet                                            claim
-    nearest          nothing                                                                 1, 2, 4
+    nearest          nothing                                                                 1, 2, 4b
     he               temporal resampling starts as He et al. 2015 start layers               1, 11
     1-D only         inflation blocks without a convolution over space                       2
     full 3-D         inflation blocks with one convolution over space and time               2
-    no halvings      no temporal resampling: all frames at every level                       4
+    no halvings      no temporal resampling: all frames at every level                       4b
     frozen           nothing; begins with the shipped temporal layers                        9
     all fine-tuned   the same, and the image net's weights train too                         9
 
