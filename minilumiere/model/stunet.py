@@ -48,8 +48,7 @@ class STUNet(nn.Module):
             raise ValueError(f"halvings must be 0 to {len(widths) - 1} for a U-Net of {len(widths)} levels, got {halvings}")
         self.halvings, self.temporal_factor = halvings, 2**halvings
         self.t2i = t2i
-        # A text encoder trained on images unlearns words of motion (for ours, "left" and "right" end up a sixth as far
-        # apart as two digits), so the temporal layers have their own.
+        # Their own: one trained on images unlearns words of motion ("left" and "right" end up a sixth as far apart as digits).
         self.text = TextEncoder(text_width, config.text_layers)
         self.noise = NoiseEmbedding(config.noise_levels, text_width, embedding)
         self.clock = nn.Linear(6, embedding, bias=False) if whole else None
@@ -73,7 +72,12 @@ class STUNet(nn.Module):
 
     @classmethod
     def from_t2i(cls, unet: UNet, halvings: int = 2, whole: bool = True, verbose: bool = True) -> "STUNet":
-        """Inflate a text-to-image U-Net: it becomes part of the STUNet, and its weights are frozen. Prints a table."""
+        """Inflate a text-to-image U-Net: it becomes part of the STUNet, and its weights are frozen. Prints a table.
+
+        Raises `TypeError` for anything else, `ValueError` for halvings that the net has no levels for.
+        """
+        if not isinstance(unet, UNet):
+            raise TypeError(f"inflate a UNet, not {type(unet).__name__}")
         unet.requires_grad_(False)
         stunet = cls(unet, halvings, whole)
         if verbose:
@@ -161,7 +165,5 @@ class STUNet(nn.Module):
         factor = self.temporal_factor
         if frames < 1 or frames % factor:
             below, above = frames // factor * factor, -(-frames // factor) * factor
-            nearest = f"{below} or {above}" if below > 0 else f"{max(above, factor)}"
-            raise ValueError(
-                f"{frames} frames are not divisible by the temporal factor {factor}: the nearest valid is {nearest}"
-            )
+            near = f"{below} or {above}" if below > 0 else f"{max(above, factor)}"
+            raise ValueError(f"{frames} frames are not divisible by the temporal factor {factor}: the nearest valid is {near}")

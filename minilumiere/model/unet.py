@@ -58,7 +58,8 @@ class Attention(nn.Module):
             nn.init.zeros_(layer.weight)
 
     def forward(self, x: Float[Tensor, "b c h w"], context: Context) -> Float[Tensor, "b c h w"]:
-        height = x.shape[-2]
+        if (height := x.shape[-2]) * x.shape[-1] != len(self.position):
+            raise ValueError(f"attention is over {len(self.position)} places, not {height} x {x.shape[-1]}: another image size")
         tokens = rearrange(x, "b c h w -> b (h w) c")
         normed = rearrange(self.norm(x), "b c h w -> b (h w) c") + self.position
         tokens = tokens + self.out(attend(*self.qkv(normed).chunk(3, dim=-1), self.heads))
@@ -68,10 +69,7 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Predicts v from a noisy image, its noise level and its caption.
-
-    `size` is the side in pixels of the images that it is made for (attention learns a vector a place).
-    """
+    """Predicts v from a noisy image `size` pixels wide (attention learns a vector a place), its noise level and its caption."""
 
     def __init__(self, config: UNetConfig, size: int):
         super().__init__()

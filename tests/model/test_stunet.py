@@ -292,6 +292,11 @@ def test_halvings_outside_the_levels_are_an_error(small_unet, halvings):
         STUNet.from_t2i(small_unet(), halvings, verbose=False)
 
 
+def test_only_a_unet_is_inflated():
+    with pytest.raises(TypeError, match="inflate a UNet, not int"):
+        STUNet.from_t2i(3)
+
+
 @pytest.mark.parametrize("name", SCALES)
 def test_presets_halve_their_own_frames(name):
     scale = SCALES[name]

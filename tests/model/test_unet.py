@@ -197,7 +197,7 @@ def test_attention_looks_at_all_places_and_at_real_words_only():
 
 
 def test_an_image_of_another_size_is_refused(unet):
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match=r"attention is over 16 places, not 8 x 8: another image size"):
         unet(torch.randn(1, 3, 32, 32), torch.zeros(1), tokenise(["a red 3"]))
 
 
