@@ -1,14 +1,14 @@
-"""A student of few steps: one step of it does what four guided steps of its teacher do. Stage `fast`.
+"""A student of few steps: one step of it does what two guided steps of its teacher do. Stage `fast`.
 
-    teacher   z ── guided ──► z₁ ── guided ──► z₂ ── guided ──► z₃ ── guided ──► z*     2 or 4 calls of nets a step
-    student   z ────────────────────────────────────────────────────────────────► z*     one call of a net
+    teacher   z ── guided, 2 or 4 calls of nets ──► z' ── guided, 2 or 4 calls ──► z''
+    student   z ──────────────────────── one call of a net ──────────────────────► z''
 
 Progressive distillation (Salimans and Ho 2022) of a guided sampler (Meng et al. 2023): the teacher is the base net with
 captions' guidance and the image net's (`appearance`), the student a net of the same kind, which begins with the teacher's
-weights. Real clips get the noise at which one of the student's steps begins. The teacher takes four steps of DDIM from
+weights. Real clips get the noise at which one of the student's steps begins. The teacher takes two steps of DDIM from
 there; what x̂ one step would need to arrive at the same place is the student's target:
 
-    z* = α* x̂ + σ* (z − α x̂) / σ        ⇒        x̂ = (z* − z σ*/σ) / (α* − α σ*/σ)
+    z'' = α'' x̂ + σ'' (z − α x̂) / σ        ⇒        x̂ = (z'' − z σ''/σ) / (α'' − α σ''/σ)
 
 Its loss is that of v, like its teacher's. One step of the student is one segment of the schedule: it knows where the step
 ends from where it begins. Shape is what it loses; some of the image net's guidance in its last step gives part of that back
@@ -34,7 +34,7 @@ from minilumiere.training.clips import Batch, draw_clips
 from minilumiere.weights.nets import build, trained
 from minilumiere.weights.shipped import weights_path
 
-SUBSTEPS = 4  # of the teacher, in one step of the student: with two it follows fewer captions (docs/experiments.md)
+SUBSTEPS = 2  # of the teacher, in one step of the student
 MASKED = 0.5  # share of the batches with given pixels (of which some give none, see `conditioning.MIXTURE`)
 TWO_OBJECTS = 0.5  # share of clips with two, where pixels are given
 

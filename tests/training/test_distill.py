@@ -54,7 +54,7 @@ def test_one_step_with_the_target_arrives_where_it_is_to(now, further, clean, no
 
 
 def test_a_teacher_that_is_right_is_copied():
-    """Where all steps of the teacher have the same x̂, one step has that x̂, too."""
+    """Where two steps of the teacher have the same x̂, one step has that x̂, too."""
     clean, noise, levels = torch.rand(3, 5) * 2 - 1, torch.randn(3, 5), torch.tensor([-6.0, -4.0, -1.0])
     alpha, sigma = levels.sigmoid().sqrt(), (-levels).sigmoid().sqrt()
     states = [a * clean + s * noise for a, s in zip(alpha, sigma, strict=True)]
@@ -62,12 +62,12 @@ def test_a_teacher_that_is_right_is_copied():
     torch.testing.assert_close(v, alpha[0] * noise - sigma[0] * clean, atol=1e-4, rtol=1e-4)
 
 
-def test_the_student_s_steps_are_every_fourth_of_the_teacher_s():
+def test_the_student_s_steps_are_every_second_of_the_teacher_s():
     fine, coarse = (schedule(steps, -5.0, power=FEW.power) for steps in (FEW.steps * SUBSTEPS, FEW.steps))
     torch.testing.assert_close(fine[::SUBSTEPS], coarse)
 
 
-def test_a_batch_is_one_segment_that_leads_to_where_guided_steps_of_the_teacher_lead():
+def test_a_batch_is_one_segment_that_leads_to_where_two_guided_steps_lead():
     for batch in batches(6):
         frames, now = batch["noisy"].shape[2], batch["log_snr"]
         levels = schedule(FEW.steps * SUBSTEPS, SMALL.shift_of(frames), power=FEW.power)
