@@ -54,7 +54,7 @@ def build_parser() -> Parser:
 
     train = command("train", run_train, "Train one stage, or all of them, resuming where it was left.")
     train.add_argument("stage", metavar="STAGE", choices=("all", *STAGES), help=f"all, or one of {', '.join(STAGES)}")
-    train.add_argument("--steps", type=int, help="default: the stage's; more than a run began with extend it")
+    train.add_argument("--steps", type=int, help="default: the stage's, or those that a run began with; more extend it")
     train.add_argument("--minutes", type=float, help="instead of steps: as many as take so long, of all stages together")
     train.add_argument("--batch", type=int, help="default: the stage's")
     train.add_argument("--from-shipped", action="store_true", help="go on from the shipped weights, not from fresh ones")

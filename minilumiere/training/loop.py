@@ -59,7 +59,7 @@ class TrainOptions:
 
     stage: str
     scale: str = "tiny"
-    steps: int = 0
+    steps: int = 0  # 0 for a run that is resumed: its own number
     minutes: float = 0.0  # instead of steps: as many as take so long
     batch: int = 0
     seed: int = 0
@@ -143,14 +143,15 @@ def run(
     """The loop of `train`, in a folder that is this run's own."""
     path, progress = options.folder / "checkpoint.safetensors", options.progress and rank == 0 and sys.stderr is not None
     stored = read_state(path, identity) if path.is_file() else None
-    if not options.minutes:
+    if stored and not options.steps:
+        steps = stored[1]["steps"]
+    elif options.minutes:
+        steps = steps_in(options.minutes, seconds_a_step(stage, model, draw, device, rank, world, compiled=options.compile))
+    else:
         steps = smoke(options.steps or stage.steps[options.scale])
         note = check_steps(path, stored[1], steps) if stored else ""
         if note and progress:
             tqdm.write(note, file=sys.stderr)
-    else:
-        timed = partial(seconds_a_step, stage, model, draw, device, rank, world, compiled=options.compile)
-        steps = stored[1]["steps"] if stored else steps_in(options.minutes, timed())
     identity = identity | {"steps": steps}
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     ema = deepcopy(model)

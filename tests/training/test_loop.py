@@ -258,6 +258,7 @@ def test_a_run_of_minutes_is_the_run_of_as_many_steps_wherever_it_was_cut_off(tm
     assert go(tmp_path / "minutes", stage, steps=0, minutes=1.0) is not None
     assert next(seconds) == pytest.approx(60 * FOR_TRAINING / 6 + 100), "timed once"
     go(tmp_path / "steps", stage, steps=6)
+    go(tmp_path / "minutes", stage, steps=0)  # nor do steps that nobody asked for extend it
     assert_same_bits(state(tmp_path / "minutes"), state(tmp_path / "steps"))
 
 
