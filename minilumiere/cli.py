@@ -30,11 +30,11 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"minilumiere {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser, metavar="COMMAND")
 
-    def command(name: str, run, help: str) -> Parser:
+    def command(name: str, run, help: str, samples: bool = True) -> Parser:
         sub = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(action=run, seed=0)
         sub.add_argument("--scale", default="tiny", choices=SCALES, help="default: tiny")
-        if run is not run_info:
+        if samples:  # else nothing is drawn, on any device
             sub.add_argument("--seed", type=int, default=0, help="default: 0")
             sub.add_argument("--device", default=None, help="default: cuda where there is one, else cpu")
         return sub
@@ -85,7 +85,7 @@ def build_parser() -> Parser:
     claims.add_argument("--output", help="file of the ledger; default: data/claims.json")
     claims.add_argument("--folder", default="runs/claims", help="of trainings, and of rows so far; default: runs/claims")
 
-    command("info", run_info, "Sizes and shipped weights of a scale.")
+    command("info", run_info, "Sizes and shipped weights of a scale.", samples=False)
     return parser
 
 
