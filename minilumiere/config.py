@@ -86,11 +86,12 @@ class Scale:
     ssr_steps: int = 4
     tail: int = 3  # of either's steps: small ones at the end (see `diffusion.schedule`); without, speckle is left on the black
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
-    image_guidance: float = 4.0  # the image net's beside it, of single objects (see `appearance`)
+    image_guidance: float = 3.0  # the image net's beside it, of single objects (see `appearance`)
     image_share: float = 1.0  # of the image net's word in clips, 0 to 1
     t2i_guidance: float = 4.5  # of the image net alone: of two objects, both digits are then right more often
     power: float = 1.0  # of the times of sampling (see `diffusion.schedule`)
     ssr_power: float = 1.0  # the same of super-resolution
+    reach: float = 1.0  # of a few-step student: how far it goes from its teacher; training ends at 1 (see `nets.student`)
 
     def shift_of(self, frames: int) -> float:
         """The base's log-SNR shift for a clip of so many frames: as many times as there are frames, so much more noise.
@@ -102,7 +103,7 @@ class Scale:
     def few_steps(self) -> "Scale":
         """The same, sampled by a student of few steps (see `training.distill`), which holds its guidance.
 
-        The image net guides with a quarter of its weight beside that: more clips keep their digit (docs/experiments.md).
+        The image net guides beside that, a little: more clips keep their digit (docs/experiments.md).
         """
         return replace(
             self,
@@ -111,9 +112,10 @@ class Scale:
             tail=0,
             power=2.0,
             guidance=1.0,
-            image_guidance=self.image_guidance / 4,
+            image_guidance=1.0,
             ssr_steps=2,
             ssr_power=2.0,
+            reach=2.0,
         )
 
     @property
@@ -153,6 +155,7 @@ SCALES = {
         lengths=(16, 80, 80),  # with long clips only, "clockwise" and "anticlockwise" become one word (docs/experiments.md)
         ssr_shift=-3.0,
         steps=20,
+        image_guidance=4.0,
     ),
 }
 

@@ -30,7 +30,7 @@ from minilumiere.model.unet import UNet
 from minilumiere.torch_state import pinned
 from minilumiere.validate import check_device, check_flag, check_mask, check_number, check_number_or_none, check_video
 from minilumiere.viz.files import read_image
-from minilumiere.weights.nets import trained
+from minilumiere.weights.nets import student, trained
 
 
 @pinned()
@@ -40,7 +40,7 @@ def load(scale: str = "tiny", device: str | torch.device | None = None, fast: bo
     Raises `ValueError` for an unknown scale, an absent device or damaged weights, `FileNotFoundError` for a net not trained.
     """
     preset, device, fast = get_scale(scale), check_device(device), check_flag(fast, "fast")
-    return Pipeline(preset, trained("fast" if fast else "base", preset), trained("ssr", preset), device, student=fast)
+    return Pipeline(preset, student(preset) if fast else trained("base", preset), trained("ssr", preset), device, student=fast)
 
 
 @dataclass

@@ -17,6 +17,7 @@ ADVICE = {  # of what does not agree: what to do
     "seed": "give that seed to go on, " + ANOTHER,
     "from": "begin anew in another folder (--folder): the weights that it went on from are not those that would be taken now",
     "built_on": "begin anew in another folder (--folder): the image net that it is built on has changed",
+    "teacher": "begin anew in another folder (--folder): the net that it learns from has changed",
 }
 
 

@@ -4,6 +4,7 @@ judge: DigitClassifier    t2i, ssr-image: UNet    base, conditioned, fast, ssr: 
 style-*: UNet, the shipped text-to-image net, of which the last level trains    video-features: `word_reader`, below
 """
 
+import torch
 from torch import nn
 
 from minilumiere.config import FeaturesConfig, Scale
@@ -33,6 +34,26 @@ def build(stage: str, scale: Scale, untrained: bool = False) -> nn.Module:
 def trained(stage: str, scale: Scale) -> nn.Module:
     """The net of a stage with its shipped weights. Raises what `read_shipped` raises."""
     return _trained(stage, scale)
+
+
+@pinned()
+@global_generator()
+def student(scale: Scale) -> STUNet:
+    """The few-step student as it is used: farther from its teacher than its training went.
+
+        W = W_teacher + reach (W_trained − W_teacher)        reach: `Scale.few_steps().reach`
+
+    Its loss is least at reach 1. But a net that learns by a mean of squares answers with something of a mean where it is not
+    sure. What it learnt leads out of that, and the same way farther on makes better clips, at no cost (notebook 14,
+    docs/experiments.md). After Zheng et al. 2024, who extrapolate language models; our choice: the paper is silent.
+
+    Raises what `read_shipped` raises.
+    """
+    net, teacher, reach = _trained("fast", scale), _trained("base", scale), scale.few_steps().reach
+    with torch.no_grad():
+        for learnt, begun in zip(net.parameters(), teacher.parameters(), strict=True):
+            learnt.copy_(torch.lerp(begun, learnt, reach))
+    return net
 
 
 def _build(stage: str, scale: Scale, untrained: bool = False) -> nn.Module:

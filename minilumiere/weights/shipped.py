@@ -6,7 +6,8 @@
     judge.safetensors      the digit classifier                video-features.safetensors  what a Fréchet distance compares
 
 `base` is trained by the stage of that name, then by `conditioned`, which teaches it to take given pixels. A file of
-temporal layers, or of a style, names the image weights it was trained on, by checksum; on others it is refused.
+temporal layers, or of a style, names the image weights it was trained on, by checksum, and a student its teacher's; beside
+others it is refused.
 """
 
 import json
@@ -22,6 +23,7 @@ WEIGHTS = DATA / "weights"
 BUILT_ON = {"base": "t2i", "conditioned": "t2i", "fast": "t2i", "ssr": "ssr-image"} | {
     f"style-{style}": "t2i" for style in STYLES
 }
+TAUGHT_BY = {"fast": "base"}
 BEGINS_WITH = {"conditioned": "base", "fast": "base"}  # fine-tuning, with the shipped weights of another stage
 SHIPPED_AS = {"conditioned": "base"}  # and takes their place
 
@@ -46,14 +48,17 @@ def read_shipped(stage: str, scale: Scale, folder: Path = WEIGHTS) -> tuple[Tens
 
 
 def built_on(stage: str, scale: Scale, folder: Path = WEIGHTS) -> dict[str, str]:
-    """The checksum of the image weights that a stage of temporal layers is trained on; nothing for the other stages."""
-    return {"built_on": read_shipped(BUILT_ON[stage], scale, folder)[1]["sha256"]} if stage in BUILT_ON else {}
+    """The checksums of the image weights that temporal layers are trained on, and of a student's teacher; else nothing."""
+    others = {"built_on": BUILT_ON.get(stage), "teacher": TAUGHT_BY.get(stage)}
+    return {key: read_shipped(other, scale, folder)[1]["sha256"] for key, other in others.items() if other}
 
 
 def check_built_on(path: Path, metadata: dict, stage: str, scale: Scale, folder: Path) -> None:
-    """Raise `ValueError` where temporal layers were trained on other image weights than those in `folder`."""
-    if any(metadata.get(key) != checksum for key, checksum in built_on(stage, scale, folder).items()):
-        raise ValueError(f"{path} was trained on other {BUILT_ON[stage]} weights than those in {folder}: train it again")
+    """Raise `ValueError` where a stage was trained on other weights than those in `folder`, see `built_on`."""
+    for key, checksum in built_on(stage, scale, folder).items():
+        if metadata.get(key) != checksum:
+            other = BUILT_ON[stage] if key == "built_on" else TAUGHT_BY[stage]
+            raise ValueError(f"{path} was trained on other {other} weights than those in {folder}: train it again")
 
 
 def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
@@ -67,7 +72,7 @@ def ship(run: Path, stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:
     facts |= {"stage": path.stem, "trained": stage}
     facts |= {"loss": round(sum(line["loss"] for line in lines) / len(lines), 5), "torch": torch.__version__}
     check_built_on(run, metadata, stage, scale, folder)
-    facts |= {key: metadata[key] for key in ("built_on", "from") if metadata.get(key)}
+    facts |= {key: metadata[key] for key in ("built_on", "teacher", "from") if metadata.get(key)}
     half = {name.removeprefix("ema."): tensor.half() for name, tensor in tensors.items() if name.startswith("ema.")}
     if not all(tensor.isfinite().all() for tensor in half.values()):
         raise ValueError(f"{run} holds weights that half precision cannot: nothing was shipped")

@@ -92,14 +92,16 @@ def compare_times(teacher: Pipeline, student: Pipeline, repeats: int) -> None:
 
 
 def rows_of_these_weights(path: Path, facts: dict) -> dict[str, dict]:
-    """The rows of a file, by name, of the same captions, weights and sampling: a new student leaves its teacher's rows."""
+    """The rows of a file, by name, of the same captions, weights and sampling: a new student leaves its teacher's rows, and
+    what is real stays what it is."""
     stored = json.loads(path.read_text())
     if any(stored[key] != facts[key] for key in ("captions", "seeds", "frames")):
         return {}
-    changed = {"fast"} if stored.get("student") != facts["student"] else set()
-    changed |= {Path(name).stem for name, checksum in facts["weights"].items() if stored["weights"].get(name) != checksum}
-    kept = [row for row in stored["rows"] if not changed or (changed == {"fast"} and "student" not in row["name"])]
-    return {row["name"]: row for row in kept}
+    changed = {Path(name).stem for name, checksum in facts["weights"].items() if stored["weights"].get(name) != checksum}
+    stale = {"real", "teacher", "student"} if "judge" in changed else set()
+    stale |= {"teacher", "student"} if "base" in changed else {"student"} if "fast" in changed else set()
+    stale |= {who for who in ("teacher", "student") if stored.get(who) != facts[who]}
+    return {row["name"]: row for row in stored["rows"] if row["name"].split(",")[0] not in stale}
 
 
 def main() -> None:
@@ -126,6 +128,7 @@ def main() -> None:
     facts = {"captions": options.samples, "seeds": SEEDS, "frames": options.frames, "weights": weights}
     patient, few = asdict(teacher.scale), asdict(teacher.scale.few_steps())
     facts["student"] = {key: value for key, value in few.items() if value != patient[key]}  # how it is sampled
+    facts["teacher"] = {key: patient[key] for key in facts["student"]}
     known = rows_of_these_weights(options.json, facts) if options.json and options.json.is_file() else {}
     rows: list[dict] = []
 

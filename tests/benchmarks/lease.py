@@ -31,11 +31,11 @@ def pays(stage: str, folder: Path | None, patience: float) -> bool:
 
 
 def adopt(stage: str, scale: Scale) -> None:
-    """Let what was trained on earlier image weights pass for trained on today's: it soon will be. Loading refuses it else."""
+    """Let what was trained on earlier weights pass for trained on today's: it soon will be. Loading refuses it else."""
     path, today = weights_path(stage, scale), built_on(stage, scale)
     if today and path.is_file():
         tensors, metadata = read_checkpoint(path)
-        if metadata["built_on"] != today["built_on"]:
+        if any(metadata.get(key) != checksum for key, checksum in today.items()):
             del metadata["sha256"]
             write_checkpoint(path, tensors, metadata | today)
 
@@ -54,13 +54,13 @@ def main() -> None:
             parser.error(f"unknown stage {stage}")
         begun = time.monotonic()
         compiled = scale.name == options.scale and pays(BEGINS_WITH.get(stage, stage), options.compile, options.patience)
-        adopt(stage, scale)
         again = stage not in SHIPPED_AS and weights_path(stage, scale).is_file()
         print(f"{time.strftime('%X')} {scale.name}/{stage}: {minutes} minutes{', compiled' if compiled else ''}", flush=True)
         settings = TrainOptions(
             stage, scale.name, minutes=float(minutes), from_shipped=again, compile=compiled, save_minutes=0.9, progress=False
         )
         try:
+            adopt(stage, scale)
             train(settings)
             path = ship(settings.folder, stage, scale)
             print(f"{time.strftime('%X')} {path}, {time.monotonic() - begun:.0f} s in all", flush=True)

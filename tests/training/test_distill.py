@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,9 @@ from minilumiere.model.diffusion import ddim_step, schedule
 from minilumiere.model.text import NULL, VOCABULARY
 from minilumiere.training import distill
 from minilumiere.training.distill import SUBSTEPS, draw_segments, guided_teacher, teacher, velocity_between
+from minilumiere.weights import nets
 from minilumiere.weights.checkpoint import read_checkpoint
+from minilumiere.weights.nets import student
 from minilumiere.weights.shipped import read_shipped, ship, weights_path
 
 FEW = SMALL.few_steps()
@@ -106,6 +109,27 @@ def test_the_student_begins_as_its_teacher_ends_on_its_own_and_resumes_bit_for_b
     path = ship(tmp_path / "fast", "fast", SMALL)
     assert path.name == "fast.safetensors"
     assert read_shipped("base", SMALL)[1]["sha256"] == before[1]["sha256"], "the teacher stays"
+
+
+def test_the_student_is_used_as_far_from_its_teacher_as_its_reach_says(tmp_path, monkeypatch, trained):
+    shutil.copytree(trained / "weights", tmp_path / "weights", ignore=shutil.ignore_patterns("fast*"))
+    use_small(monkeypatch, tmp_path / "weights")
+    with pytest.raises(FileNotFoundError, match="train fast"):
+        student(SMALL)
+    go(tmp_path / "fast", "fast", steps=5)
+    ship(tmp_path / "fast", "fast", SMALL)
+    used, learnt, begun = student(SMALL), nets.trained("fast", SMALL), nets.trained("base", SMALL)
+    moved = 0.0  # beyond what was learnt
+    for mine, own, base in zip(used.parameters(), learnt.parameters(), begun.parameters(), strict=True):
+        torch.testing.assert_close(mine, base + FEW.reach * (own - base))
+        moved += (mine - own).abs().sum().item()
+    assert FEW.reach > 1 and moved > 0
+    assert all(torch.equal(*pair) for pair in zip(used.t2i.parameters(), begun.t2i.parameters(), strict=True))
+
+    go(tmp_path / "base", "base", steps=3)  # other weights of the teacher
+    ship(tmp_path / "base", "base", SMALL)
+    with pytest.raises(ValueError, match="other base weights"):
+        student(SMALL)
 
 
 def test_new_weights_of_the_teacher_are_read(monkeypatch):

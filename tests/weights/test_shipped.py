@@ -14,7 +14,17 @@ from minilumiere.model.digit_classifier import DigitClassifier
 from minilumiere.pipeline import load
 from minilumiere.weights import build
 from minilumiere.weights.checkpoint import file_sha256, load_weights, read_checkpoint, write_checkpoint
-from minilumiere.weights.shipped import BUILT_ON, SHIPPED_AS, WEIGHTS, read_manifest, read_shipped, ship, weights_path
+from minilumiere.weights.shipped import (
+    BUILT_ON,
+    SHIPPED_AS,
+    TAUGHT_BY,
+    WEIGHTS,
+    built_on,
+    read_manifest,
+    read_shipped,
+    ship,
+    weights_path,
+)
 
 TINY = SCALES["tiny"]
 STAGES = {"t2i", "base", "fast", "ssr-image", "ssr", "judge", "video-features", *(f"style-{style}" for style in STYLES)}
@@ -31,7 +41,7 @@ def fake_run(folder: Path, stage: str = "t2i", scale=TINY, value: float = 0.1, *
     }
     identity = {"stage": stage, "scale": scale.name, "config": architecture(stage, scale), "steps": 9, "batch": 4, "seed": 3}
     if stage in BUILT_ON:
-        facts = {"built_on": read_shipped(BUILT_ON[stage], scale, folder.parent / "weights")[1]["sha256"]} | facts
+        facts = built_on(stage, scale, folder.parent / "weights") | facts
     write_checkpoint(
         folder / "checkpoint.safetensors", tensors, identity | {"step": 9, "minutes": 1.5, "device": "CPU"} | facts
     )
@@ -106,14 +116,16 @@ def test_a_pipeline_without_weights_names_the_command(tmp_path, monkeypatch):
         load("tiny", device="cpu")
 
 
-@pytest.mark.parametrize(("video", "image"), BUILT_ON.items())
-def test_temporal_layers_on_other_image_weights_are_refused(tmp_path, video, image):
+@pytest.mark.parametrize(("video", "image"), [*BUILT_ON.items(), *TAUGHT_BY.items()])
+def test_what_was_trained_on_other_weights_is_refused(tmp_path, video, image):
+    """Temporal layers and styles on another image net, a student beside another teacher."""
     folder = tmp_path / "weights"
-    ship(fake_run(tmp_path / image, image), image, TINY, folder)
-    ship(fake_run(tmp_path / video, video), video, TINY, folder)
+    for stage in dict.fromkeys([BUILT_ON.get(image, image), image, TAUGHT_BY.get(video, image), video]):
+        ship(fake_run(tmp_path / stage, stage), stage, TINY, folder)
     read_shipped(video, TINY, folder)
     ship(fake_run(tmp_path / "other", image, value=0.2), image, TINY, folder)
-    with pytest.raises(ValueError, match=rf"{SHIPPED_AS.get(video, video)}.*other {image} weights"):
+    named = "(base|fast)" if video == "fast" else SHIPPED_AS.get(video, video)  # its teacher is refused, too
+    with pytest.raises(ValueError, match=rf"{named}.*other {image} weights"):
         read_shipped(video, TINY, folder)
 
 
