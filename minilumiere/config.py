@@ -91,7 +91,7 @@ class Scale:
     t2i_guidance: float = 4.5  # of the image net alone: of two objects, both digits are then right more often
     power: float = 1.0  # of the times of sampling (see `diffusion.schedule`)
     ssr_power: float = 1.0  # the same of super-resolution
-    reach: float = 1.0  # of a few-step student: how far it goes from its teacher; training ends at 1 (see `nets.student`)
+    reach: float = 1.0  # of a few-step student's first step: training ends at 1, and it may go farther (see `nets.student`)
 
     def shift_of(self, frames: int) -> float:
         """The base's log-SNR shift for a clip of so many frames: as many times as there are frames, so much more noise.
@@ -115,7 +115,7 @@ class Scale:
             image_guidance=1.0,
             ssr_steps=2,
             ssr_power=2.0,
-            reach=2.0,
+            reach=2.5,
         )
 
     @property

@@ -13,9 +13,9 @@ there; what x̂ one step would need to arrive at the same place is the student's
 Its loss is that of v, like its teacher's. One step of the student is one segment of the schedule: it knows where the step
 ends from where it begins. Shape is what it loses; some of the image net's guidance in its last step gives part of that back
 (`Scale.few_steps`), and the step after it, in which the image net draws alone: that one is not distilled. Two objects are
-sampled apart (`composition`) unless pixels are given; only then does a clip of a batch have two. In use, the student goes
-twice as far from its teacher as this training takes it (`weights.nets.student`). The paper samples with many steps: all of
-this is our choice.
+sampled apart (`composition`) unless pixels are given; only then does a clip of a batch have two. In use, the student's
+first step goes farther from its teacher than this training takes it (`weights.nets.student`). The paper samples with many
+steps: all of this is our choice.
 """
 
 from functools import lru_cache, partial

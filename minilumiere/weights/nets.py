@@ -5,9 +5,11 @@ style-*: UNet, the shipped text-to-image net, of which the last level trains    
 """
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from minilumiere.config import FeaturesConfig, Scale
+from minilumiere.model.diffusion import MAX_LOG_SNR
 from minilumiere.model.digit_classifier import DigitClassifier
 from minilumiere.model.stunet import STUNet
 from minilumiere.model.stylize import last_level
@@ -36,23 +38,44 @@ def trained(stage: str, scale: Scale) -> nn.Module:
     return _trained(stage, scale)
 
 
+class Student(STUNet):
+    """The few-step student: a STUNet, beside a second one over the same image net that answers in its place to pure noise."""
+
+    first: STUNet
+
+    def forward(
+        self,
+        noisy: Float[Tensor, "b c t h w"],
+        log_snr: Tensor,
+        tokens: Int[Tensor, "b n"],
+        given: Float[Tensor, "b 4 t h w"] | None = None,
+    ) -> Float[Tensor, "b 3 t h w"]:
+        """As of any STUNet, for clips of one noise level."""
+        answer = self.first if log_snr[0] <= -MAX_LOG_SNR else super().forward
+        return answer(noisy, log_snr, tokens, given)
+
+
 @pinned()
 @global_generator()
-def student(scale: Scale) -> STUNet:
-    """The few-step student as it is used: farther from its teacher than its training went.
+def student(scale: Scale) -> Student:
+    """The few-step student as it is used: in its first step farther from its teacher than its training went.
 
-        W = W_teacher + reach (W_trained − W_teacher)        reach: `Scale.few_steps().reach`
+        W_first = W_teacher + reach (W_trained − W_teacher)        reach: `Scale.few_steps().reach`
 
-    Its loss is least at reach 1. But a net that learns by a mean of squares answers with something of a mean where it is not
-    sure. What it learnt leads out of that, and the same way farther on makes better clips, at no cost (notebook 14,
-    docs/experiments.md). After Zheng et al. 2024, who extrapolate language models; our choice: the paper is silent.
+    Pure noise leaves everything open. There a net that learns by a mean of squares answers with something of a mean, and its
+    loss is least at reach 1. What it learnt leads out of that, and the same way farther on makes better clips, at no cost
+    (notebook 14, docs/experiments.md). After Zheng et al. 2024, who extrapolate language models; our choice.
 
     Raises what `read_shipped` raises.
     """
-    net, teacher, reach = _trained("fast", scale), _trained("base", scale), scale.few_steps().reach
+    teacher, reach = _trained("base", scale), scale.few_steps().reach
+    net, first = (kind.from_t2i(teacher.t2i, scale.halvings, verbose=False) for kind in (Student, STUNet))
+    for each in (net, first):
+        load_shipped(each, "fast", scale)
     with torch.no_grad():
-        for learnt, begun in zip(net.parameters(), teacher.parameters(), strict=True):
+        for begun, learnt in zip(teacher.parameters(), first.parameters(), strict=True):
             learnt.copy_(torch.lerp(begun, learnt, reach))
+    net.first = first
     return net
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from train_driver import SMALL, go, step_by_step, use_small
 
 from minilumiere.model.diffusion import ddim_step, schedule
-from minilumiere.model.text import NULL, VOCABULARY
+from minilumiere.model.stylize import with_style
+from minilumiere.model.text import NULL, VOCABULARY, tokenise
 from minilumiere.training import distill
 from minilumiere.training.distill import SUBSTEPS, draw_segments, guided_teacher, teacher, velocity_between
 from minilumiere.weights import nets
@@ -111,20 +112,29 @@ def test_the_student_begins_as_its_teacher_ends_on_its_own_and_resumes_bit_for_b
     assert read_shipped("base", SMALL)[1]["sha256"] == before[1]["sha256"], "the teacher stays"
 
 
-def test_the_student_is_used_as_far_from_its_teacher_as_its_reach_says(tmp_path, monkeypatch, trained):
+def test_the_student_s_first_step_is_as_far_from_its_teacher_as_its_reach_says(tmp_path, monkeypatch, trained):
     shutil.copytree(trained / "weights", tmp_path / "weights", ignore=shutil.ignore_patterns("fast*"))
     use_small(monkeypatch, tmp_path / "weights")
     with pytest.raises(FileNotFoundError, match="train fast"):
         student(SMALL)
     go(tmp_path / "fast", "fast", steps=5)
     ship(tmp_path / "fast", "fast", SMALL)
-    used, learnt, begun = student(SMALL), nets.trained("fast", SMALL), nets.trained("base", SMALL)
-    moved = 0.0  # beyond what was learnt
-    for mine, own, base in zip(used.parameters(), learnt.parameters(), begun.parameters(), strict=True):
+    used, learnt, teaching = student(SMALL), nets.trained("fast", SMALL), nets.trained("base", SMALL)
+    for mine, own, base in zip(used.first.parameters(), learnt.parameters(), teaching.parameters(), strict=True):
         torch.testing.assert_close(mine, base + FEW.reach * (own - base))
-        moved += (mine - own).abs().sum().item()
-    assert FEW.reach > 1 and moved > 0
-    assert all(torch.equal(*pair) for pair in zip(used.t2i.parameters(), begun.t2i.parameters(), strict=True))
+    assert used.first.t2i is used.t2i, "one image net"
+    assert all(torch.equal(*pair) for pair in zip(used.t2i.parameters(), teaching.t2i.parameters(), strict=True))
+
+    noisy, tokens = torch.randn(2, 3, 8, SMALL.size, SMALL.size), tokenise(["a red 3 moving right", "a blue 7"])
+    begin, later = (torch.full((2,), float(level)) for level in schedule(FEW.steps, SMALL.shift_of(8), power=FEW.power)[:2])
+    with torch.no_grad():
+        assert torch.equal(used(noisy, later, tokens), learnt(noisy, later, tokens))
+        assert torch.equal(used(noisy, begin, tokens), used.first(noisy, begin, tokens))
+        assert not torch.equal(used(noisy, begin, tokens), learnt(noisy, begin, tokens))
+        styled = with_style(used, used.t2i, 0.5)
+        for weight in styled.t2i.head.parameters():
+            weight.zero_()
+        assert not torch.equal(styled(noisy, begin, tokens), used(noisy, begin, tokens)), "another image net, at all steps"
 
     go(tmp_path / "base", "base", steps=3)  # other weights of the teacher
     ship(tmp_path / "base", "base", SMALL)
