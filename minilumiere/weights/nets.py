@@ -1,6 +1,7 @@
 """The nets of a scale, by training stage: fresh, or with their shipped weights.
 
 judge: DigitClassifier    t2i, ssr-image: UNet    base, conditioned, fast, ssr: STUNet, inflated from the shipped image net
+fast, in use: `Student`, below
 style-*: UNet, the shipped text-to-image net, of which the last level trains    video-features: `word_reader`, below
 """
 
