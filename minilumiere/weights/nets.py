@@ -6,7 +6,6 @@ style-*: UNet, the shipped text-to-image net, of which the last level trains    
 """
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from minilumiere.config import FeaturesConfig, Scale
@@ -44,16 +43,10 @@ class Student(STUNet):
 
     first: STUNet
 
-    def forward(
-        self,
-        noisy: Float[Tensor, "b c t h w"],
-        log_snr: Tensor,
-        tokens: Int[Tensor, "b n"],
-        given: Float[Tensor, "b 4 t h w"] | None = None,
-    ) -> Float[Tensor, "b 3 t h w"]:
+    def forward(self, noisy: Tensor, log_snr: Tensor, *rest, **given) -> Tensor:
         """As of any STUNet, for clips of one noise level."""
         answer = self.first if log_snr[0] <= -MAX_LOG_SNR else super().forward
-        return answer(noisy, log_snr, tokens, given)
+        return answer(noisy, log_snr, *rest, **given)
 
 
 @pinned()
@@ -71,8 +64,9 @@ def student(scale: Scale) -> Student:
     """
     teacher, reach = _trained("base", scale), scale.few_steps().reach
     net, first = (kind.from_t2i(teacher.t2i, scale.halvings, verbose=False) for kind in (Student, STUNet))
+    weights, _ = read_shipped("fast", scale)
     for each in (net, first):
-        load_shipped(each, "fast", scale)
+        load_weights(each, weights)
     with torch.no_grad():
         for begun, learnt in zip(teacher.parameters(), first.parameters(), strict=True):
             learnt.copy_(torch.lerp(begun, learnt, reach))

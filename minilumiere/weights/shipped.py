@@ -49,15 +49,19 @@ def read_shipped(stage: str, scale: Scale, folder: Path = WEIGHTS) -> tuple[Tens
 
 def built_on(stage: str, scale: Scale, folder: Path = WEIGHTS) -> dict[str, str]:
     """The checksums of the image weights that temporal layers are trained on, and of a student's teacher; else nothing."""
-    others = {"built_on": BUILT_ON.get(stage), "teacher": TAUGHT_BY.get(stage)}
-    return {key: read_shipped(other, scale, folder)[1]["sha256"] for key, other in others.items() if other}
+    return {key: read_shipped(other, scale, folder)[1]["sha256"] for key, other in trained_beside(stage).items()}
+
+
+def trained_beside(stage: str) -> dict[str, str]:
+    """The stages whose weights a stage needs beside its own, by the metadata entry that holds their checksum."""
+    return {key: roles[stage] for key, roles in (("built_on", BUILT_ON), ("teacher", TAUGHT_BY)) if stage in roles}
 
 
 def check_built_on(path: Path, metadata: dict, stage: str, scale: Scale, folder: Path) -> None:
     """Raise `ValueError` where a stage was trained on other weights than those in `folder`, see `built_on`."""
     for key, checksum in built_on(stage, scale, folder).items():
         if metadata.get(key) != checksum:
-            other = BUILT_ON[stage] if key == "built_on" else TAUGHT_BY[stage]
+            other = trained_beside(stage)[key]
             raise ValueError(f"{path} was trained on other {other} weights than those in {folder}: train it again")
 
 

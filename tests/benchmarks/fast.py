@@ -39,6 +39,7 @@ from minilumiere.weights.shipped import read_manifest
 COLUMNS = ("digit", "colour", "motion", "speed", "all four", "same digit on all frames", "path error (units of 32)")
 VARIETY = ("start", "pace", "glyph")
 SEEDS = 2  # for each caption
+MADE_WITH = {"real": {"judge"}, "teacher": {"base", "judge"}, "student": {"base", "fast", "judge"}}  # rows, by whose they are
 
 
 def looks(clips: Tensor, captions: list[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,16 +93,13 @@ def compare_times(teacher: Pipeline, student: Pipeline, repeats: int) -> None:
 
 
 def rows_of_these_weights(path: Path, facts: dict) -> dict[str, dict]:
-    """The rows of a file, by name, of the same captions, weights and sampling: a new student leaves its teacher's rows, and
-    what is real stays what it is."""
+    """The rows of a file, by name, of the same captions, weights and sampling: a new student leaves its teacher's rows."""
     stored = json.loads(path.read_text())
     if any(stored[key] != facts[key] for key in ("captions", "seeds", "frames")):
         return {}
     changed = {Path(name).stem for name, checksum in facts["weights"].items() if stored["weights"].get(name) != checksum}
-    stale = {"real", "teacher", "student"} if "judge" in changed else set()
-    stale |= {"teacher", "student"} if "base" in changed else {"student"} if "fast" in changed else set()
-    stale |= {who for who in ("teacher", "student") if stored.get(who) != facts[who]}
-    return {row["name"]: row for row in stored["rows"] if row["name"].split(",")[0] not in stale}
+    same = {who for who, nets in MADE_WITH.items() if not nets & changed and stored.get(who) == facts.get(who)}
+    return {row["name"]: row for row in stored["rows"] if row["name"].split(",")[0] in same}
 
 
 def main() -> None:
