@@ -22,6 +22,7 @@ STAGES = (
     "base",
     "conditioned",
     "fast",
+    "on-policy",
     "ssr-image",
     "ssr",
     *(f"style-{style}" for style in STYLES),
@@ -115,7 +116,7 @@ class Scale:
             image_guidance=1.0,
             ssr_steps=2,
             ssr_power=2.0,
-            reach=2.5,
+            reach=2.0,
         )
 
     @property
@@ -190,6 +191,7 @@ def architecture(stage: str, scale: Scale) -> dict:
         "base": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
         "conditioned": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
         "fast": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
+        "on-policy": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
         "ssr-image": (scale.ssr, {"size": scale.output_size}),
         "ssr": (scale.ssr, {"size": scale.output_size, "halvings": 0}),
         **{f"style-{style}": (scale.t2i, {"size": scale.size}) for style in STYLES},

@@ -232,7 +232,7 @@ class Pipeline:
         given = given_pixels(known, where) if where.any() else None
         scale, start = self._sampled(), 1.0 if how.start is None else how.start
         steps, shift = how.steps or smoke(scale.steps), scale.shift_of(known.shape[2])
-        levels = with_drawing(schedule(steps, shift, start, scale.tail, scale.power), scale)
+        levels = with_drawing(schedule(steps, shift, start, scale.tail, scale.power))
         noisy = self._noise(known.shape[1:], len(captions), seed)
         if how.start is not None:
             noisy = add_noise(known, noisy, levels[:1].to(self.device))

@@ -72,8 +72,8 @@ def with_image_net(
     return both
 
 
-def with_drawing(levels: Float[Tensor, " steps+1"], scale: Scale) -> Float[Tensor, " more"]:
+def with_drawing(levels: Float[Tensor, " steps+1"]) -> Float[Tensor, " more"]:
     """The levels of a `schedule`; with one more step at the end, from `DRAWN` on, if so few steps have none there."""
-    if levels[-2] >= DRAWN or not scale.image_share:
+    if levels[-2] >= DRAWN:
         return levels
     return torch.cat([levels[:-1], levels.new_tensor([DRAWN]), levels[-1:]])

@@ -1,6 +1,6 @@
 """Every stage of a scale by one command: `minilumiere train all --ship`. A plan first, a table last.
 
-    judge ─► t2i ─► base ─► conditioned ─► fast ─► ssr-image ─► ssr ─► style-* ─► video-features
+    judge ─► t2i ─► base ─► conditioned ─► fast ─► on-policy ─► ssr-image ─► ssr ─► style-* ─► video-features
 
 A stage is built on the shipped weights of those before it, so that nothing can be trained without shipping. Killed at any
 moment, the same command goes on where it was: finished stages are left alone, the one that was cut off is resumed.

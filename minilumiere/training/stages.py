@@ -1,6 +1,7 @@
 """What each training stage trains: its net, its data, its loss. The loop over them is `train`.
 
-    t2i ──► base ──► conditioned ──► fast     the text-to-image model; temporal layers on top; with given pixels; in few steps
+    t2i ──► base ──► conditioned     the text-to-image model; temporal layers on top; with given pixels
+      │                   └──► fast ──► on-policy     a student of few steps; trained on where its own steps lead
       └───► style-*                  the text-to-image model in another style
     ssr-image ──► ssr                the first two for super-resolution
     judge                            the digit classifier that evaluation reads videos with
@@ -247,6 +248,16 @@ RECIPES: dict[str, Stage] = {
         steps={"tiny": 1500, "full": 2000},
         batch={"tiny": 10, "full": 2},
         rate=1.5e-4,  # with 5e-4 the loss grows once it has warmed up
+        on_gpu=16,
+        minutes=8,
+    ),
+    "on-policy": Stage(
+        build=partial(build, "on-policy"),
+        draw=partial(draw_segments, own=True),
+        loss=diffusion_loss,
+        steps={"tiny": 1000, "full": 1000},
+        batch={"tiny": 10, "full": 2},
+        rate=1.5e-4,
         on_gpu=16,
         minutes=8,
     ),

@@ -94,7 +94,7 @@ def sampling_path(
         path.append(Step(float(log_snr[0]), noisy.cpu(), clean.cpu(), dict(seen)))
         return v
 
-    levels = with_drawing(schedule(steps, scale.shift_of(frames), tail=scale.tail), scale)
+    levels = with_drawing(schedule(steps, scale.shift_of(frames), tail=scale.tail))
     denoise_along(denoise, noise, levels, order=scale.order)
     return path
 

@@ -1,7 +1,7 @@
 """The nets of a scale, by training stage: fresh, or with their shipped weights.
 
-judge: DigitClassifier    t2i, ssr-image: UNet    base, conditioned, fast, ssr: STUNet, inflated from the shipped image net
-fast, in use: `Student`, below
+judge: DigitClassifier    t2i, ssr-image: UNet    base, conditioned, ssr: STUNet, inflated from the shipped image net
+fast, on-policy: STUNet, too; in use `Student`, below
 style-*: UNet, the shipped text-to-image net, of which the last level trains    video-features: `word_reader`, below
 """
 
@@ -86,7 +86,7 @@ def _build(stage: str, scale: Scale, untrained: bool = False) -> nn.Module:
     image_net = _build(BUILT_ON[stage], scale) if untrained else _trained(BUILT_ON[stage], scale)
     if stage.startswith("style-"):
         return last_level(image_net)
-    if stage in ("base", "conditioned", "fast"):
+    if stage in ("base", "conditioned", "fast", "on-policy"):
         return STUNet.from_t2i(image_net, scale.halvings, verbose=False)
     # On windows of T' = 9 or 15 frames, which have no halves, and which begin anywhere in the video.
     return STUNet.from_t2i(image_net, halvings=0, whole=False, verbose=False)

@@ -5,7 +5,8 @@
     fast.safetensors       those of the few-step student       style-*.safetensors a styled last level of t2i
     judge.safetensors      the digit classifier                video-features.safetensors  what a Fréchet distance compares
 
-`base` is trained by the stage of that name, then by `conditioned`, which teaches it to take given pixels. A file of
+`base` is trained by the stage of that name, then by `conditioned`, which teaches it to take given pixels; `fast` by its own,
+then by `on-policy`, where its own steps lead (see `training.distill`). A file of
 temporal layers, or of a style, names the image weights it was trained on, by checksum, and a student its teacher's; beside
 others it is refused.
 """
@@ -20,12 +21,13 @@ from minilumiere.weights.checkpoint import Tensors, file_sha256, read_checkpoint
 from minilumiere.weights.run_folder import held, read_log
 
 WEIGHTS = DATA / "weights"
-BUILT_ON = {"base": "t2i", "conditioned": "t2i", "fast": "t2i", "ssr": "ssr-image"} | {
+BUILT_ON = {"base": "t2i", "conditioned": "t2i", "fast": "t2i", "on-policy": "t2i", "ssr": "ssr-image"} | {
     f"style-{style}": "t2i" for style in STYLES
 }
-TAUGHT_BY = {"fast": "base"}
-BEGINS_WITH = {"conditioned": "base", "fast": "base"}  # fine-tuning, with the shipped weights of another stage
-SHIPPED_AS = {"conditioned": "base"}  # and takes their place
+TAUGHT_BY = {"fast": "base", "on-policy": "base"}
+# Fine-tuning begins with the shipped weights of another stage.
+BEGINS_WITH = {"conditioned": "base", "fast": "base", "on-policy": "fast"}
+SHIPPED_AS = {"conditioned": "base", "on-policy": "fast"}  # and takes their place
 
 
 def weights_path(stage: str, scale: Scale, folder: Path = WEIGHTS) -> Path:

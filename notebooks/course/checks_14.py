@@ -33,7 +33,7 @@ def counted_calls(levels: Tensor, guidance: float, share: float) -> tuple[int, i
 def check_calls(function) -> str:
     scale, few = SCALES["tiny"], SCALES["tiny"].few_steps()
     shift = scale.shift_of(scale.frames)
-    patient, quick = (with_drawing(schedule(how.steps, shift, tail=how.tail, power=how.power), how) for how in (scale, few))
+    patient, quick = (with_drawing(schedule(how.steps, shift, tail=how.tail, power=how.power)) for how in (scale, few))
     for levels, guidance, how in ((patient, scale.guidance, scale), (quick, 1.0, few), (patient, 1.0, scale)):
         share = image_share(guidance, how)
         steps, wanted, said = len(levels) - 1, counted_calls(levels, guidance, share), function(levels, guidance, share)

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from train_driver import SMALL, go, step_by_step, use_small
 
+from minilumiere.config import SCALES
+from minilumiere.model.appearance import DRAWN, with_drawing
 from minilumiere.model.diffusion import ddim_step, schedule
 from minilumiere.model.stylize import with_style
 from minilumiere.model.text import NULL, VOCABULARY, tokenise
 from minilumiere.training import distill
-from minilumiere.training.distill import SUBSTEPS, draw_segments, guided_teacher, teacher, velocity_between
+from minilumiere.training.distill import draw_segments, guided_denoiser, segments_of, teacher, velocity_between
 from minilumiere.weights import nets
 from minilumiere.weights.checkpoint import read_checkpoint
 from minilumiere.weights.nets import student
@@ -42,8 +44,35 @@ def small(monkeypatch, trained):
     use_small(monkeypatch, trained / "weights")
 
 
-def batches(count: int, n: int = 8) -> list[dict[str, torch.Tensor]]:
-    return [draw_segments(SMALL, n, torch.Generator().manual_seed(seed), "cpu") for seed in range(count)]
+@pytest.fixture
+def student_there(tmp_path, monkeypatch, trained):
+    """A folder of the same weights, and of a student's."""
+    shutil.copytree(trained / "weights", tmp_path / "weights", ignore=shutil.ignore_patterns("fast*"))
+    use_small(monkeypatch, tmp_path / "weights")
+    go(tmp_path / "fast", "fast", steps=5)
+    ship(tmp_path / "fast", "fast", SMALL)
+
+
+def batches(count: int, n: int = 8, own: bool = False) -> list[dict[str, torch.Tensor]]:
+    return [draw_segments(SMALL, n, torch.Generator().manual_seed(seed), "cpu", own) for seed in range(count)]
+
+
+def go_along(denoise, state: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """DDIM, written out."""
+    for here, there in itertools.pairwise(levels):
+        with torch.no_grad():
+            v = denoise(state, here.expand(len(state)))
+        clean = (here.sigmoid().sqrt() * state - (-here).sigmoid().sqrt() * v).clamp(-1, 1)
+        state = ddim_step(state, clean, here.expand(len(state)), there.expand(len(state)))
+    return state
+
+
+def segment_of(batch: dict[str, torch.Tensor]) -> int:
+    """Which of the student's steps begins at the one level of a batch."""
+    now = batch["log_snr"]
+    assert (now == now[0]).all(), "of one level"
+    (number,) = [i for i, levels in enumerate(segments_of(SMALL, batch["noisy"].shape[2])) if levels[0] == now[0]]
+    return number
 
 
 @given(now=st.floats(-15, 10), further=st.floats(0.5, 10), clean=st.floats(-1, 1), noise=st.floats(-3, 3))
@@ -66,28 +95,48 @@ def test_a_teacher_that_is_right_is_copied():
     torch.testing.assert_close(v, alpha[0] * noise - sigma[0] * clean, atol=1e-4, rtol=1e-4)
 
 
-def test_the_student_s_steps_are_every_second_of_the_teacher_s():
-    fine, coarse = (schedule(steps, -5.0, power=FEW.power) for steps in (FEW.steps * SUBSTEPS, FEW.steps))
-    torch.testing.assert_close(fine[::SUBSTEPS], coarse)
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+@pytest.mark.parametrize("frames", [4, 16, 80, 320])
+def test_the_segments_are_the_steps_of_sampling_one_after_the_other(scale, frames):
+    few, segments = scale.few_steps(), segments_of(scale, frames)
+    sampled = with_drawing(schedule(few.steps, scale.shift_of(frames), tail=few.tail, power=few.power))
+    assert sampled[-2] >= DRAWN and len(segments) == len(sampled) - 1
+    for levels, *ends in zip(segments, sampled[:-1], sampled[1:], strict=True):
+        torch.testing.assert_close(levels[[0, -1]], torch.stack(ends), atol=1e-4, rtol=0)
+        assert len(levels) > 2 and (levels.diff() > 0).all(), "more than one step of the teacher"
 
 
-def test_a_batch_is_one_segment_that_leads_to_where_two_guided_steps_lead():
-    for batch in batches(6):
-        frames, now = batch["noisy"].shape[2], batch["log_snr"]
-        levels = schedule(FEW.steps * SUBSTEPS, SMALL.shift_of(frames), power=FEW.power)
-        (begin,) = (levels[::SUBSTEPS][:-1] == now[0]).nonzero()[0].tolist()
-        assert (now == now[0]).all(), "of one level"
+def test_a_batch_leads_to_where_the_guided_steps_of_the_teacher_lead():
+    seen = set()
+    for batch in batches(12):
+        levels = segments_of(SMALL, batch["noisy"].shape[2])[segment_of(batch)]
         two = (batch["tokens"] == VOCABULARY["and"]).any(1)
-        denoise = guided_teacher(teacher(SMALL, "cpu"), SMALL, batch["tokens"], batch["given"], ~two)
-        state, at = batch["noisy"], levels[begin * SUBSTEPS : (begin + 1) * SUBSTEPS + 1]
-        for here, there in itertools.pairwise(at):  # DDIM, written out
-            with torch.no_grad():
-                v = denoise(state, here.expand(len(state)))
-            clean = (here.sigmoid().sqrt() * state - (-here).sigmoid().sqrt() * v).clamp(-1, 1)
-            state = ddim_step(state, clean, here.expand(len(state)), there.expand(len(state)))
-        alpha, sigma = now[:1].sigmoid().sqrt(), (-now[:1]).sigmoid().sqrt()
-        guess = alpha * batch["noisy"] - sigma * batch["v"]
-        torch.testing.assert_close(ddim_step(batch["noisy"], guess, now, at[-1:].expand(len(now))), state, atol=1e-3, rtol=0)
+        denoise = guided_denoiser(teacher(SMALL, "cpu"), SMALL, batch["tokens"], batch["given"], ~two)
+        wanted = go_along(denoise, batch["noisy"], levels)
+        now, then = (level.expand(len(two)) for level in levels[[0, -1]])
+        guess = now[0].sigmoid().sqrt() * batch["noisy"] - (-now[0]).sigmoid().sqrt() * batch["v"]
+        torch.testing.assert_close(ddim_step(batch["noisy"], guess, now, then), wanted, atol=1e-3, rtol=0)
+        seen.add((segment_of(batch), bool(batch["given"].any())))
+    assert {number for number, _ in seen} >= set(range(FEW.steps)), "every step of the student"
+    assert (FEW.steps, False) not in seen, "the image net draws alone there, where nothing is given"
+
+
+def test_clips_come_where_a_step_begins_in_the_student_s_own_steps(student_there, monkeypatch):
+    """From the noise of the first one, in which it reaches farther."""
+    asked = [0]
+    monkeypatch.setattr(distill, "pick", lambda coins, n: torch.tensor(min(asked[0], n - 1)))
+    for seed in range(3):
+        asked[0] = 0
+        first = batches(3, own=True)[seed]
+        two = (first["tokens"] == VOCABULARY["and"]).any(1)
+        assert 0.9 < first["noisy"].std() < 1.1, "pure noise"
+        denoise = guided_denoiser(student(SMALL).eval(), FEW, first["tokens"], first["given"], ~two)
+        for asked[0] in range(1, FEW.steps):
+            batch, real = batches(3, own=True)[seed], batches(3)[seed]
+            begins = torch.stack([levels[0] for levels in segments_of(SMALL, batch["noisy"].shape[2])])
+            led = go_along(denoise, first["noisy"], begins[: segment_of(batch) + 1])
+            torch.testing.assert_close(batch["noisy"], led, atol=1e-3, rtol=0)
+            assert not torch.allclose(batch["noisy"], real["noisy"], atol=0.05)
 
 
 def test_captions_are_never_dropped_and_only_clips_with_given_pixels_have_two_objects():
@@ -110,6 +159,21 @@ def test_the_student_begins_as_its_teacher_ends_on_its_own_and_resumes_bit_for_b
     path = ship(tmp_path / "fast", "fast", SMALL)
     assert path.name == "fast.safetensors"
     assert read_shipped("base", SMALL)[1]["sha256"] == before[1]["sha256"], "the teacher stays"
+
+
+def test_on_policy_goes_on_from_the_student_takes_its_place_and_resumes_bit_for_bit(tmp_path, student_there):
+    before = read_shipped("fast", SMALL)
+    go(tmp_path / "own", "on-policy")
+    tensors, metadata = read_checkpoint(tmp_path / "own" / "checkpoint.safetensors")
+    assert metadata["from"] == before[1]["sha256"] and metadata["teacher"] == read_shipped("base", SMALL)[1]["sha256"]
+    states = step_by_step(tmp_path / "stopped", "on-policy")
+    assert all(torch.equal(tensors[name], states[-1][name]) for name in tensors)
+    moved = [(tensors[f"model.{name}"] - value.float()).abs().max() for name, value in before[0].items()]
+    assert 0 < max(moved) < 0.1
+    assert ship(tmp_path / "own", "on-policy", SMALL) == weights_path("fast", SMALL)
+    after = read_shipped("fast", SMALL)
+    assert after[1]["trained"] == "on-policy" and after[1]["sha256"] != before[1]["sha256"]
+    student(SMALL)
 
 
 def test_the_student_s_first_step_is_as_far_from_its_teacher_as_its_reach_says(tmp_path, monkeypatch, trained):
@@ -144,6 +208,7 @@ def test_the_student_s_first_step_is_as_far_from_its_teacher_as_its_reach_says(t
 
 def test_new_weights_of_the_teacher_are_read(monkeypatch):
     reads = []
+    distill._shipped.cache_clear()
     monkeypatch.setattr(distill, "trained", lambda stage, scale: reads.append(stage) or torch.nn.Linear(1, 1))
     path = weights_path("base", SMALL)
     for later in (1, 1, 2):

@@ -124,7 +124,7 @@ def test_what_was_trained_on_other_weights_is_refused(tmp_path, video, image):
         ship(fake_run(tmp_path / stage, stage), stage, TINY, folder)
     read_shipped(video, TINY, folder)
     ship(fake_run(tmp_path / "other", image, value=0.2), image, TINY, folder)
-    named = "(base|fast)" if video == "fast" else SHIPPED_AS.get(video, video)  # its teacher is refused, too
+    named = "(base|fast)" if video in TAUGHT_BY else SHIPPED_AS.get(video, video)  # its teacher is refused, too
     with pytest.raises(ValueError, match=rf"{named}.*other {image} weights"):
         read_shipped(video, TINY, folder)
 
