@@ -188,10 +188,9 @@ def architecture(stage: str, scale: Scale) -> dict:
     config, more = {
         "judge": (scale.judge, {}),
         "t2i": (scale.t2i, {"size": scale.size}),
-        "base": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
-        "conditioned": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
-        "fast": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
-        "on-policy": (scale.t2i, {"size": scale.size, "halvings": scale.halvings}),
+        **dict.fromkeys(
+            ("base", "conditioned", "fast", "on-policy"), (scale.t2i, {"size": scale.size, "halvings": scale.halvings})
+        ),
         "ssr-image": (scale.ssr, {"size": scale.output_size}),
         "ssr": (scale.ssr, {"size": scale.output_size, "halvings": 0}),
         **{f"style-{style}": (scale.t2i, {"size": scale.size}) for style in STYLES},

@@ -199,6 +199,20 @@ def style_stage(style: str) -> Stage:
     )
 
 
+def student_stage(name: str, steps: dict[str, int], own: bool) -> Stage:
+    """Distillation into a student of few steps; `own`: see `draw_segments`."""
+    return Stage(
+        build=partial(build, name),
+        draw=partial(draw_segments, own=own),
+        loss=diffusion_loss,
+        steps=steps,
+        batch={"tiny": 10, "full": 2},
+        rate=1.5e-4,  # with 5e-4 the loss grows once it has warmed up
+        on_gpu=16,
+        minutes=8,
+    )
+
+
 RECIPES: dict[str, Stage] = {
     "judge": Stage(
         build=partial(build, "judge"),
@@ -241,26 +255,8 @@ RECIPES: dict[str, Stage] = {
         on_gpu=16,
         minutes=10,
     ),
-    "fast": Stage(
-        build=partial(build, "fast"),
-        draw=draw_segments,
-        loss=diffusion_loss,
-        steps={"tiny": 1500, "full": 2000},
-        batch={"tiny": 10, "full": 2},
-        rate=1.5e-4,  # with 5e-4 the loss grows once it has warmed up
-        on_gpu=16,
-        minutes=8,
-    ),
-    "on-policy": Stage(
-        build=partial(build, "on-policy"),
-        draw=partial(draw_segments, own=True),
-        loss=diffusion_loss,
-        steps={"tiny": 1000, "full": 1000},
-        batch={"tiny": 10, "full": 2},
-        rate=1.5e-4,
-        on_gpu=16,
-        minutes=8,
-    ),
+    "fast": student_stage("fast", {"tiny": 1500, "full": 2000}, own=False),
+    "on-policy": student_stage("on-policy", {"tiny": 1000, "full": 1000}, own=True),
     **{f"style-{style}": style_stage(style) for style in STYLES},
     "ssr-image": Stage(
         build=partial(build, "ssr-image"),

@@ -45,10 +45,15 @@ def small(monkeypatch, trained):
 
 
 @pytest.fixture
-def student_there(tmp_path, monkeypatch, trained):
-    """A folder of the same weights, and of a student's."""
+def no_student(tmp_path, monkeypatch, trained):
+    """A folder of the same weights, in which there is no student."""
     shutil.copytree(trained / "weights", tmp_path / "weights", ignore=shutil.ignore_patterns("fast*"))
     use_small(monkeypatch, tmp_path / "weights")
+
+
+@pytest.fixture
+def student_there(tmp_path, no_student):
+    """The same, and a student."""
     go(tmp_path / "fast", "fast", steps=5)
     ship(tmp_path / "fast", "fast", SMALL)
 
@@ -176,13 +181,12 @@ def test_on_policy_goes_on_from_the_student_takes_its_place_and_resumes_bit_for_
     student(SMALL)
 
 
-def test_the_student_s_first_step_is_as_far_from_its_teacher_as_its_reach_says(tmp_path, monkeypatch, trained):
-    shutil.copytree(trained / "weights", tmp_path / "weights", ignore=shutil.ignore_patterns("fast*"))
-    use_small(monkeypatch, tmp_path / "weights")
+def test_where_there_is_no_student_its_command_is_named(no_student):
     with pytest.raises(FileNotFoundError, match="train fast"):
         student(SMALL)
-    go(tmp_path / "fast", "fast", steps=5)
-    ship(tmp_path / "fast", "fast", SMALL)
+
+
+def test_the_student_s_first_step_is_as_far_from_its_teacher_as_its_reach_says(tmp_path, student_there):
     used, learnt, teaching = student(SMALL), nets.trained("fast", SMALL), nets.trained("base", SMALL)
     for mine, own, base in zip(used.first.parameters(), learnt.parameters(), teaching.parameters(), strict=True):
         torch.testing.assert_close(mine, base + FEW.reach * (own - base))
