@@ -104,6 +104,17 @@ def test_stages_shipped_at_once_are_all_in_the_manifest(tmp_path, small):
 # Signals
 
 
+@pytest.fixture
+def heard():
+    """Signals mean what they mean to a program in front of a terminal: `nohup` and `&` start one that ignores some."""
+    meant = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in meant.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_finishes_the_step_and_saves(tmp_path, monkeypatch, number):
     run, handlers = tmp_path / "run", [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
@@ -125,6 +136,7 @@ def test_a_signal_finishes_the_step_and_saves(tmp_path, monkeypatch, number):
     assert same_state(run, tmp_path / "whole")
 
 
+@pytest.mark.usefixtures("heard")
 def test_asked_twice_a_run_ends_at_once(tmp_path, monkeypatch):
     def loss(y, call):
         if call == 3:
