@@ -422,15 +422,27 @@ def check_nearest(function) -> str:
 # 12 · where next
 
 
+def promise_kept_by(interval: Callable, share: float, n: int) -> float:
+    """The probability that `interval(found, n)` holds `share`, if each of n clips is right with that probability."""
+    kept = 0.0
+    for right in range(n + 1):
+        low, high = interval(right / n, n)
+        kept += (low <= share <= high) * math.comb(n, right) * share**right * (1 - share) ** (n - right)
+    return kept
+
+
 @check
-def check_wilson(function) -> str:
-    for right, n in ((24, 32), (0, 16), (16, 16), (96, 128)):
-        low, high = function(right, n)
-        if not (0 <= low <= right / n + 1e-9 and right / n - 1e-9 <= high <= 1):
-            return f"{right} of {n}: [{low:.3f}, {high:.3f}] is no interval around {right / n:.3f} within [0, 1]"
-        wanted = wilson(right / n, n)
-        if max(abs(low - wanted[0]), abs(high - wanted[1])) > 2e-3:
-            return f"{right} of {n}: [{low:.3f}, {high:.3f}], and Wilson's is [{wanted[0]:.3f}, {wanted[1]:.3f}]"
+def check_promise(function) -> str:
+    intervals = {
+        "Wilson's interval": wilson,
+        "found ± 0.05": lambda found, n: (found - 0.05, found + 0.05),
+        "[0, found]": lambda found, n: (0, found),
+    }
+    for name, interval in intervals.items():
+        for share, n in ((0.75, 32), (0.97, 64)):
+            kept, wanted = function(interval, share, n), promise_kept_by(interval, share, n)
+            if abs(kept - wanted) > 0.015:
+                return f"{name} holds a share of {share:.0%} with probability {wanted:.3f} if n is {n}, yours says {kept:.3f}"
     return ""
 
 

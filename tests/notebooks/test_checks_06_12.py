@@ -243,9 +243,10 @@ WRONG = {
         largest_product,
         columns_first,
     ],
-    "check_wilson": [
-        lambda k, n: (k / n - 1.96 * (k / n * (1 - k / n) / n) ** 0.5, k / n + 1.96 * (k / n * (1 - k / n) / n) ** 0.5),
-        lambda k, n: (max(0, k / n - 1 / n**0.5), min(1, k / n + 1 / n**0.5)),
+    "check_promise": [
+        lambda interval, share, n: 0.95,
+        lambda interval, share, n: sum(interval(k / n, n)[0] <= share <= interval(k / n, n)[1] for k in range(n + 1)) / (n + 1),
+        lambda interval, share, n: float(interval(share, n)[0] <= share <= interval(share, n)[1]),
     ],
     "check_clips_needed": [lambda a, b: 1024, lambda a, b: 4096, lambda a, b: 2 ** math.ceil(-2 * math.log2(b - a))],
     "check_clip_features": [
