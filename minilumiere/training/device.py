@@ -4,6 +4,7 @@ A small net's kernels take less time than launching them one by one. So on a GPU
 AdamW) is recorded once for each shape of the batch, and replayed as one CUDA graph. Our choice: no paper is about it.
 """
 
+import atexit
 import os
 from collections.abc import Callable, Iterable, Iterator
 
@@ -88,6 +89,7 @@ def start_processes(device: str | torch.device | None) -> tuple[int, int, torch.
         torch.set_float32_matmul_precision("high")
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+        atexit.register(distributed.destroy_process_group)  # its threads must end before Python does, which aborts else
     return rank, world, chosen
 
 
