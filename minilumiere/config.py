@@ -84,6 +84,7 @@ class Scale:
     ssr_shift: float = -2.0
     steps: int = 14  # default sampling steps of the base model
     order: int = 2  # of its sampler (see `diffusion.denoise_along`); tests/benchmarks/README.md compares them
+    eta: float = 0.0  # share of fresh noise in its steps, 0 to 1 (see `diffusion.ddim_step`)
     ssr_steps: int = 4
     tail: int = 3  # of either's steps: small ones at the end (see `diffusion.schedule`); without, speckle is left on the black
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
@@ -104,12 +105,14 @@ class Scale:
     def few_steps(self) -> "Scale":
         """The same, sampled by a student of few steps (see `training.distill`), which holds its guidance.
 
-        The image net guides beside that, a little: more clips keep their digit (docs/experiments.md).
+        The image net guides beside that, a little, and fresh noise after each step forgets what went wrong in it: more clips
+        keep their digit (docs/experiments.md). Song et al. 2023 sample consistency models with fresh noise; our choice.
         """
         return replace(
             self,
             steps=4,
             order=1,
+            eta=1.0,
             tail=0,
             power=2.0,
             guidance=1.0,

@@ -8,6 +8,7 @@ which pixels are given, and leaves the rest to `_complete`, which samples and en
 the i-th clip of a call is drawn from seed + i alone, so it is the same whatever else the call makes.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from minilumiere.config import Scale, get_scale, smoke
 from minilumiere.dataset.captions import parse_caption
+from minilumiere.dataset.chance import noises_of_seeds
 from minilumiere.dataset.styles import check_style
 from minilumiere.model.appearance import image_shares, with_drawing, with_image_net
 from minilumiere.model.composition import sample_captions
@@ -102,7 +104,7 @@ class Pipeline:
         """An image (3, h, w) in [0, 1] by the text-to-image model alone; or images of a list of captions."""
         how, tokens, size = Sampling(steps, guidance), tokenise(self._captions(caption)).to(self.device), self.scale.size
         guidance = self.scale.t2i_guidance if how.guidance is None else how.guidance
-        denoise, noise = self._denoiser(self.t2i, tokens, guidance), self._noise((3, size, size), len(tokens), seed)
+        denoise, noise = self._denoiser(self.t2i, tokens, guidance), next(self._noises((3, size, size), len(tokens), seed))
         levels = {"steps": how.steps or smoke(self.scale.steps), "shift": self.scale.image_shift, "tail": self.scale.tail}
         images = _to_unit(sample(denoise, noise, **levels, order=self.scale.order))
         return images[0] if isinstance(caption, str) else images
@@ -233,9 +235,8 @@ class Pipeline:
         scale, start = self._sampled(), 1.0 if how.start is None else how.start
         steps, shift = how.steps or smoke(scale.steps), scale.shift_of(known.shape[2])
         levels = with_drawing(schedule(steps, shift, start, scale.tail, scale.power))
-        noisy = self._noise(known.shape[1:], len(captions), seed)
-        if how.start is not None:
-            noisy = add_noise(known, noisy, levels[:1].to(self.device))
+        noises = self._noises(known.shape[1:], len(captions), seed)  # the first, then fresh ones
+        noisy = next(noises) if how.start is None else add_noise(known, next(noises), levels[:1].to(self.device))
         styled_from = min(self.styled_from, float(levels[-2]))  # the last step is styled
 
         def denoiser(parts: list[str], owner: Tensor) -> Denoiser:
@@ -247,8 +248,8 @@ class Pipeline:
             return self._enlarge(clean, parts, owner, seed, how) if how.super_resolution else clean
 
         apart = [how.start is None and not place.any() for place in where]
-        sampler = {"order": scale.order, "progress": "base" if how.progress else ""}
-        return sample_captions(denoiser, noisy, captions, apart, levels, finish, **sampler)
+        sampler = {"eta": scale.eta, "order": scale.order, "progress": "base" * how.progress}
+        return sample_captions(denoiser, noisy, captions, apart, levels, finish, noises, **sampler)
 
     def _sampled(self) -> Scale:
         """How clips are sampled: as the scale says, or in a student's few steps."""
@@ -283,7 +284,8 @@ class Pipeline:
     ) -> Float[Tensor, "m 3 t H W"]:
         """Clips in [-1, 1] at output size, part i with the noise of clip `owner[i]`. Guided up to weight 1: none above."""
         n, t, size, guidance = int(owner[-1]) + 1, low.shape[2], self.scale.output_size, min(self._guidance(how), 1.0)
-        noise, augmentation = self._noise((3, t, size, size), n, seed, 1)[owner], self._noise(low.shape[1:], n, seed, 2)[owner]
+        noise = next(self._noises((3, t, size, size), n, seed, 1))[owner]
+        augmentation = next(self._noises(low.shape[1:], n, seed, 2))[owner]
         options = {"windows_per_call": None if self.device.type == "cuda" or t <= 32 else 1}
         options |= {"progress": "super-resolution" if how.progress else ""}
 
@@ -292,11 +294,9 @@ class Pipeline:
 
         return super_resolve(net, low, tokenise(captions).to(self.device), self._sampled(), noise, augmentation, **options)
 
-    def _noise(self, shape: tuple[int, ...], n: int, seed: int, stream: int = 0) -> Tensor:
-        """Normal noise (n, *shape), the same on every device; `stream` tells the uses within one clip apart."""
+    def _noises(self, shape: tuple[int, ...], n: int, seed: int, stream: int = 0) -> Iterator[Tensor]:
         seed = check_number(seed, "seed", 0, 2**60, int)
-        generators = (torch.Generator().manual_seed((seed + i) * 4 + stream) for i in range(n))
-        return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
+        return (noise.to(self.device) for noise in noises_of_seeds(shape, n, seed, stream))
 
     def _check(self, given: Tensor, name: str, caption: str | list[str], *frames: None) -> Float[Tensor, "*n 3 h w"]:
         """An image or (with `frames`) a video for a caption, or one for each of a list, of base or output size, checked."""

@@ -7,6 +7,7 @@ import torch
 
 import minilumiere as ml
 from minilumiere.config import SCALES
+from minilumiere.model.diffusion import alpha_sigma
 from minilumiere.pipeline import Pipeline
 from minilumiere.weights import trained
 
@@ -180,6 +181,33 @@ def test_the_student_calls_the_video_net_once_a_step_and_the_image_net_in_the_la
     assert calls[0] == [parts] * 4, "two objects apart"
     assert images[0] == [16 * parts] * 4, "frames, with the caption and without: beside the last call, and then alone"
     calls[1].remove(), images[1].remove()
+
+
+def test_a_clip_of_the_student_is_what_it_is_whatever_its_company(fast):
+    """Its steps draw fresh noise, from the clip's own seed."""
+    captions, how = ["a red 3 moving right and a blue 7 moving up", "a green 1"], {"frames": 8, "super_resolution": False}
+    together = fast.generate(captions, seed=2, **how)
+    assert torch.equal(together, fast.generate(captions, seed=2, **how))
+    for place, caption in enumerate(captions):
+        torch.testing.assert_close(fast.generate(caption, seed=2 + place, **how), together[place], atol=1e-4, rtol=0)
+
+
+def test_the_student_draws_fresh_noise_after_its_steps_and_its_teacher_keeps_the_first(pipe, fast, monkeypatch):
+    """A net that sees black everywhere leaves noise alone. What of the first noise is there in the last step?"""
+    for each, keeps in ((pipe, True), (fast, False)):
+        seen = []
+
+        def black(noisy, log_snr, *_, seen=seen, **__):
+            alpha, sigma = alpha_sigma(log_snr, noisy)
+            seen.append(noisy)
+            return alpha / sigma * noisy  # x̂ = 0
+
+        with monkeypatch.context() as patched:
+            patched.setattr(each.base, "forward", black)
+            patched.setattr(each, "scale", replace(each.scale, image_share=0.0))
+            each.generate(CAPTION, frames=8, super_resolution=False)
+        alike = torch.corrcoef(torch.stack([seen[0].flatten(), seen[-1].flatten()]))[0, 1]
+        assert alike > 0.99 if keeps else abs(alike) < 0.3
 
 
 def test_the_student_s_images_are_the_image_net_s_own(pipe, fast):

@@ -4,6 +4,8 @@ A generator on the host is all the state there is; a GPU gets a generator of its
 that nothing is copied there and the host never waits.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,16 @@ def uniform(shape: tuple[int, ...], generator: torch.Generator, device="cpu", dt
 def normal(shape: tuple[int, ...], generator: torch.Generator, device="cpu") -> Tensor:
     """Standard normal noise, drawn on `device`."""
     return torch.randn(shape, generator=on_device(generator, device), device=device, dtype=torch.float32)
+
+
+def noises_of_seeds(shape: tuple[int, ...], n: int, seed: int, stream: int = 0) -> Iterator[Tensor]:
+    """Standard normal noise (n, *shape) on the host, the same for every device, again and again.
+
+    What comes at place i hangs on its own seed alone, `seed` + i; a `stream`, 0 to 3, tells its uses apart.
+    """
+    generators = [torch.Generator().manual_seed((seed + i) * 4 + stream) for i in range(n)]
+    while True:
+        yield torch.stack([torch.randn(shape, generator=generator, device="cpu") for generator in generators])
 
 
 def pick(share: Tensor, options: Tensor | int) -> Tensor:

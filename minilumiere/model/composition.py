@@ -16,7 +16,7 @@ After composable diffusion (Liu et al. 2022), which adds up predictions for one 
 read the same noise and land in the same place. Our choice: the paper is silent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float, Int
@@ -43,17 +43,18 @@ def sample_captions(
     apart: list[bool],
     levels: Float[Tensor, " steps+1"],
     finish: Callable[[Tensor, list[str], Int[Tensor, " m"]], Tensor] | None = None,
-    order: int = 1,
-    progress: str = "",
+    fresh: Iterable[Float[Tensor, "b ..."]] = (),
+    **options,
 ) -> Float[Tensor, "b ..."]:
     """Clean data in [-1, 1] of b captions, along the `levels` of a `schedule`; the objects of each alone where `apart` says so.
 
     `denoiser(parts, owner)` makes the denoiser of m captions, of which part i belongs to clip `owner[i]`.
-    `finish(clean, parts, owner)` is what becomes of the sampled parts before they are put together. `order`: `denoise_along`.
+    `finish(clean, parts, owner)` is what becomes of the sampled parts before they are put together. `fresh`
+    noise (b ...) for each step, and `options`: see `denoise_along`.
     """
     parts, owner = take_apart(captions, apart)
-    noisy = noise_of_parts(noisy, owner)
-    _, clean = denoise_along(denoiser(parts, owner), noisy, levels, order=order, progress=progress)
+    noisy, fresh = noise_of_parts(noisy, owner), (noise_of_parts(noise, owner) for noise in fresh)
+    _, clean = denoise_along(denoiser(parts, owner), noisy, levels, fresh=fresh, **options)
     return put_together(finish(clean, parts, owner) if finish else clean, owner)
 
 

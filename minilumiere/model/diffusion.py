@@ -12,7 +12,7 @@ the axis of the frames. Images and videos are in [-1, 1] here. Built in notebook
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -131,14 +131,14 @@ def denoise_along(
     *,
     eta: float = 0.0,
     order: int = 1,
-    generator: torch.Generator | None = None,
+    fresh: Iterator[Float[Tensor, "b ..."]] | None = None,
     clip: bool = True,
     progress: str = "",
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
     """DDIM from the first of the `levels` to the last: what is noisy then, and the last x̂ (`noisy` itself after no step).
 
-    Pure: all randomness comes from `noisy` and, with `eta` > 0, from `generator`. `clip` keeps x̂ within [-1, 1] at
-    every step. `progress` names a progress bar; none without.
+    Pure: all randomness comes from `noisy` and, with `eta` > 0, from `fresh`: normal noise for each step. `clip` keeps
+    x̂ within [-1, 1] at every step. `progress` names a progress bar; none without.
 
     `order` 2: DPM-Solver++(2M) (Lu et al. 2022), half as many steps for the same accuracy. DDIM takes x̂ to be constant
     during a step; here it goes on as it went in the step before, and counts as it would be in the middle of the step. The
@@ -155,12 +155,11 @@ def denoise_along(
         clean, _ = clean_and_noise(noisy, denoise(noisy, now), now)
         if clip:
             clean = clean.clamp(-1, 1)
-        noise = torch.randn(noisy.shape, generator=generator).to(noisy) if eta > 0 else None
         middle = clean
         if order == 2 and 0 < i < len(lengths) - 1:
             middle = clean + lengths[i] / (2 * lengths[i - 1]) * (clean - clean_before)
             middle = middle.clamp(-1, 1) if clip else middle
-        noisy = ddim_step(noisy, middle, now, after, eta, noise)
+        noisy = ddim_step(noisy, middle, now, after, eta, next(fresh) if eta > 0 else None)
     return noisy, clean
 
 

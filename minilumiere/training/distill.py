@@ -17,8 +17,8 @@ mistakes included (Agarwal et al. 2024, of language models; Kohler et al. 2024, 
 
 In the weak noise at the end the image net draws alone (`appearance`): that step is not distilled. Two objects are sampled
 apart (`composition`) unless pixels are given; only then does a clip of a batch have two. In use, the student's first step
-goes farther from its teacher than this training takes it (`weights.nets.student`). The paper samples with many steps: all of
-this is our choice.
+goes farther from its teacher than this training takes it (`weights.nets.student`), and fresh noise is drawn after each step
+(`Scale.few_steps`), where here its steps are DDIM's. The paper samples with many steps: all of this is our choice.
 """
 
 from functools import lru_cache, partial

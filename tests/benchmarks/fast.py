@@ -1,7 +1,7 @@
 """The few-step student beside its teacher: what fewer steps cost in quality and in variety, and what they bring in time.
 
     python tests/benchmarks/fast.py --samples 128 --frames 16     # 1, 2, 4 and 8 steps of each, then the teacher's own number
-    python tests/benchmarks/fast.py --samples 64 --frames 80 --steps 4
+    python tests/benchmarks/fast.py --samples 128 --frames 80 --steps 4
     python tests/benchmarks/fast.py --json notebooks/course/fast.json     # the rows that notebook 14 shows: those it lacks
     python tests/benchmarks/fast.py --time                        # on an idle machine: caption to tensor, 128x128
 

@@ -104,6 +104,22 @@ def test_what_finishes_a_clip_gets_each_object_alone():
     torch.testing.assert_close(found[1], enlarge(clean[2], [], torch.zeros(0)), atol=1e-3, rtol=0)
 
 
+def test_the_fresh_noise_of_the_second_object_is_turned_as_its_first_noise_is():
+    """A net that sees black everywhere leaves nothing but the fresh noise of the step before."""
+    asked = []
+
+    def black(noisy, log_snr):
+        asked.append(noisy / alpha_sigma(log_snr, noisy)[1])
+        return oracle(torch.zeros_like(noisy))(noisy, log_snr)
+
+    noise, *fresh = torch.randn(4, 1, 3, 2, 4, 4)
+    sample_captions(lambda *_: black, noise, [PAIR], [True], torch.tensor([-15.0, -1.0, 1.0, 15.0]), fresh=fresh, eta=1.0)
+    assert len(asked) == 3
+    first, second = noise_of_parts(fresh[0], torch.tensor([0, 0]))
+    torch.testing.assert_close(asked[1], torch.stack([first, second]), atol=1e-2, rtol=0)
+    torch.testing.assert_close(second, fresh[0][0].flip(-1, -2))
+
+
 def test_one_object_is_sampled_as_ever():
     clean, noise = torch.rand(2, 3, 2, 4, 4) * 2 - 1, torch.randn(2, 3, 2, 4, 4)
 

@@ -1,6 +1,7 @@
 """Diffusion: the equations, diffusers as an oracle, and the sampler on data whose answer is known."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -34,6 +35,13 @@ seeds = st.integers(0, 2**31)
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def noises(*shape: int, seed: int) -> Iterator[torch.Tensor]:
+    """Normal noise without end."""
+    generator = seeded(seed)
+    while True:
+        yield torch.randn(shape, generator=generator)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -282,7 +290,8 @@ def gaussian(mean: float, deviation: float):
 @pytest.mark.parametrize(("steps", "shift"), [(1, 0.0), (4, -3.5), (25, -4.5), (60, 2.0)])
 def test_a_net_that_knows_the_answer_is_believed(steps, shift, eta):
     clean = normal(2, 3, 4, 4).clamp(-1, 1)
-    found = sample(knows(clean), normal(2, 3, 4, 4, seed=1), steps=steps, shift=shift, eta=eta, generator=seeded(2))
+    how = {"steps": steps, "shift": shift, "eta": eta, "fresh": noises(2, 3, 4, 4, seed=2)}
+    found = sample(knows(clean), normal(2, 3, 4, 4, seed=1), **how)
     torch.testing.assert_close(found, clean, atol=1e-3, rtol=0)
 
 
@@ -293,7 +302,8 @@ def test_samples_are_distributed_as_the_data(mean, deviation, shift, eta):
 
     400 steps leave the deviation up to 4 % too small (2 % without fresh noise; narrow data suffer most).
     """
-    found = sample(gaussian(mean, deviation), normal(600, 16), steps=400, shift=shift, eta=eta, generator=seeded(1), clip=False)
+    how = {"steps": 400, "shift": shift, "eta": eta, "fresh": noises(600, 16, seed=1), "clip": False}
+    found = sample(gaussian(mean, deviation), normal(600, 16), **how)
     assert float(found.mean()) == pytest.approx(mean, abs=0.05 * deviation)
     assert float(found.std()) == pytest.approx(deviation, rel=0.06)
     # Samples are independent of each other, and so are the numbers of one.
@@ -304,7 +314,7 @@ def test_samples_are_distributed_as_the_data(mean, deviation, shift, eta):
 def test_ancestral_sampling_forgets_its_first_noise_and_ddim_does_not():
     first = normal(500, 8)
     kept = sample(gaussian(0, 0.5), first, steps=40, shift=0.0, clip=False)
-    forgot = sample(gaussian(0, 0.5), first, steps=40, shift=0.0, clip=False, eta=1.0, generator=seeded(1))
+    forgot = sample(gaussian(0, 0.5), first, steps=40, shift=0.0, clip=False, eta=1.0, fresh=noises(500, 8, seed=1))
 
     def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
         return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
@@ -319,14 +329,14 @@ def test_the_same_inputs_give_the_same_sample(eta):
 
     def once(seed: int = 0) -> torch.Tensor:
         torch.manual_seed(seed)
-        return sample(gaussian(0.1, 0.5), noisy, steps=7, shift=-1.0, eta=eta, generator=seeded(3))
+        return sample(gaussian(0.1, 0.5), noisy, steps=7, shift=-1.0, eta=eta, fresh=noises(2, 5, seed=3))
 
     noisy = normal(2, 5)
     before = noisy.clone()
     first = once()
     assert torch.equal(first, once(seed=99)) and torch.equal(noisy, before)
     if eta:
-        other = sample(gaussian(0.1, 0.5), noisy, steps=7, shift=-1.0, eta=eta, generator=seeded(4))
+        other = sample(gaussian(0.1, 0.5), noisy, steps=7, shift=-1.0, eta=eta, fresh=noises(2, 5, seed=4))
         assert not torch.allclose(first, other)
 
 
