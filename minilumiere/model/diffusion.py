@@ -144,10 +144,10 @@ def denoise_along(
     during a step; here it goes on as it went in the step before, and counts as it would be in the middle of the step. The
     first step has none before it, and the last, to no noise at all, is too long for that: these are DDIM's.
 
-    Raises `ValueError` for another order, or the second with `eta` > 0.
+    Raises `ValueError` for another order, the second with `eta` > 0, or `eta` > 0 without `fresh` noise.
     """
-    if order not in (1, 2) or (order == 2 and eta > 0):
-        raise ValueError(f"the order is 1, or with eta 0 also 2; got order {order} and eta {eta}")
+    if order not in (1, 2) or (order == 2 and eta > 0) or (eta > 0 and fresh is None):
+        raise ValueError(f"the order is 1, or with eta 0 also 2; eta > 0 needs fresh noise; got order {order} and eta {eta}")
     batch, levels, clean = noisy.shape[0], levels.to(noisy.device), noisy
     lengths = levels.diff().tolist()
     for i in tqdm(range(len(lengths)), progress, disable=not progress or sys.stderr is None, leave=False):

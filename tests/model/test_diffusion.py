@@ -199,6 +199,11 @@ def test_orders_that_there_are_not_are_errors(order, eta):
         denoise_along(lambda noisy, log_snr: noisy, normal(1, 3, 4, 4), schedule(3, 0.0), order=order, eta=eta)
 
 
+def test_fresh_noise_that_is_missing_is_an_error():
+    with pytest.raises(ValueError, match="needs fresh noise"):
+        denoise_along(lambda noisy, log_snr: noisy, normal(1, 3, 4, 4), schedule(3, 0.0), eta=0.5)
+
+
 # Times for training.
 
 
