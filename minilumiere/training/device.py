@@ -89,7 +89,7 @@ def start_processes(device: str | torch.device | None) -> tuple[int, int, torch.
         torch.set_float32_matmul_precision("high")
     if world > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-        atexit.register(distributed.destroy_process_group)  # its threads must end before Python does, which aborts else
+        atexit.register(distributed.destroy_process_group)  # its threads end before Python does
     return rank, world, chosen
 
 

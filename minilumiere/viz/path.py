@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from minilumiere.config import Scale, smoke
+from minilumiere.dataset.chance import noises_of_seeds
 from minilumiere.model.appearance import image_shares, with_drawing, with_image_net
 from minilumiere.model.diffusion import clean_and_noise, denoise_along, guided, schedule
 from minilumiere.model.text import null_tokens, tokenise
@@ -71,8 +72,7 @@ def sampling_path(
     device, size = next(stunet.parameters()).device, scale.size
     tokens, nothing = tokenise(list(captions)).to(device), null_tokens(len(captions)).to(device)
     seeds = [check_number(seed, "seed", 0, 2**60, int) for seed in seeds]
-    draws = (torch.randn(3, frames, size, size, generator=torch.Generator().manual_seed(4 * seed)) for seed in seeds)
-    noise = torch.stack(list(draws)).to(device)  # as the pipeline draws it
+    noise = torch.cat([next(noises_of_seeds((3, frames, size, size), 1, seed)) for seed in seeds]).to(device)
     path, seen = [], {}
 
     def hears(noisy: Tensor, log_snr: Tensor) -> Tensor:
