@@ -84,7 +84,7 @@ class Scale:
     ssr_shift: float = -2.0
     steps: int = 14  # default sampling steps of the base model
     order: int = 2  # of its sampler (see `diffusion.denoise_along`); tests/benchmarks/README.md compares them
-    eta: float = 0.0  # share of fresh noise in its steps, 0 to 1 (see `diffusion.ddim_step`)
+    renewed: float = 0.0  # share of the noise that is drawn anew after its later steps (see `diffusion.renew`)
     ssr_steps: int = 4
     tail: int = 3  # of either's steps: small ones at the end (see `diffusion.schedule`); without, speckle is left on the black
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
@@ -105,14 +105,15 @@ class Scale:
     def few_steps(self) -> "Scale":
         """The same, sampled by a student of few steps (see `training.distill`), which holds its guidance.
 
-        The image net guides beside that, a little, and fresh noise after each step forgets what went wrong in it: more clips
-        keep their digit (docs/experiments.md). Song et al. 2023 sample consistency models with fresh noise; our choice.
+        The image net guides beside that, a little. Three quarters of the noise are drawn anew after each step but the first,
+        which forgets what went wrong in it: more clips keep their digit, and their paces vary as the teacher's
+        (docs/experiments.md). After the churn of Karras et al. 2022; our choice.
         """
         return replace(
             self,
             steps=4,
             order=1,
-            eta=1.0,
+            renewed=0.75,
             tail=0,
             power=2.0,
             guidance=1.0,

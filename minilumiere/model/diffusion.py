@@ -98,6 +98,20 @@ def ddim_step(
     return alpha_after * clean + (sigma_after**2 - fresh**2).clamp(min=0).sqrt() * predicted + fresh * noise
 
 
+def renew(noisy: Tensor, clean: Tensor, log_snr: Tensor, share: float, noise: Tensor) -> Tensor:
+    """Draw a share of the noise (of its variance) anew, given x̂: z = α x̂ + σ (√(1 − share) ε̂ + √share ε).
+
+    As if the step had gone on, to a log-SNR that is larger by `beyond(share)`, and fresh `noise` had brought it back.
+    """
+    alpha, sigma = alpha_sigma(log_snr, noisy)
+    return alpha * clean + math.sqrt(1 - share) * (noisy - alpha * clean) + math.sqrt(share) * sigma * noise
+
+
+def beyond(share: float) -> float:
+    """How much larger is the log-SNR without this share of the noise?"""
+    return -math.log(1 - share)
+
+
 def guided(conditional: Denoiser, unconditional: Denoiser, weight: float) -> Denoiser:
     """Classifier-free guidance: v = v_uncond + weight (v_cond − v_uncond). Weight 1 is no guidance, and costs none."""
     if weight == 1:
@@ -129,27 +143,31 @@ def denoise_along(
     noisy: Float[Tensor, "b ..."],
     levels: Float[Tensor, " steps+1"],
     *,
-    eta: float = 0.0,
     order: int = 1,
+    renewed: float = 0.0,
+    renewed_from: float = -MAX_LOG_SNR,
     fresh: Iterator[Float[Tensor, "b ..."]] | None = None,
     clip: bool = True,
     progress: str = "",
 ) -> tuple[Float[Tensor, "b ..."], Float[Tensor, "b ..."]]:
     """DDIM from the first of the `levels` to the last: what is noisy then, and the last x̂ (`noisy` itself after no step).
 
-    Pure: all randomness comes from `noisy` and, with `eta` > 0, from `fresh`: normal noise for each step. `clip` keeps
-    x̂ within [-1, 1] at every step. `progress` names a progress bar; none without.
+    Pure: all randomness comes from `noisy` and from `fresh`: normal noise for each step. Of that, a share `renewed`, 0 to
+    below 1, comes in place of the noise that is left after each step (see `renew`) that ends beyond log-SNR `renewed_from`.
+    `clip` keeps x̂ within [-1, 1] at every step. `progress` names a progress bar; none without.
 
     `order` 2: DPM-Solver++(2M) (Lu et al. 2022), half as many steps for the same accuracy. DDIM takes x̂ to be constant
     during a step; here it goes on as it went in the step before, and counts as it would be in the middle of the step. The
     first step has none before it, and the last, to no noise at all, is too long for that: these are DDIM's.
 
-    Raises `ValueError` for another order, the second with `eta` > 0, or `eta` > 0 without `fresh` noise.
+    Raises `ValueError` for another order, the second with renewed noise, a share outside its range or without `fresh` noise.
     """
-    if order not in (1, 2) or (order == 2 and eta > 0) or (eta > 0 and fresh is None):
-        raise ValueError(f"the order is 1, or with eta 0 also 2; eta > 0 needs fresh noise; got order {order} and eta {eta}")
-    batch, levels, clean = noisy.shape[0], levels.to(noisy.device), noisy
-    lengths = levels.diff().tolist()
+    if order not in (1, 2) or (order == 2 and renewed > 0):
+        raise ValueError(f"the order is 1, or without renewed noise also 2; got order {order} and a share {renewed} renewed")
+    if not 0 <= renewed < 1 or (renewed > 0 and fresh is None):
+        raise ValueError(f"the renewed share is from 0 to below 1, and above 0 needs fresh noise; got {renewed}")
+    batch, clean, renews = noisy.shape[0], noisy, [renewed > 0 and level > renewed_from for level in levels[1:].tolist()]
+    levels, lengths = levels.to(noisy.device), levels.diff().tolist()
     for i in tqdm(range(len(lengths)), progress, disable=not progress or sys.stderr is None, leave=False):
         now, after, clean_before = levels[i].expand(batch), levels[i + 1].expand(batch), clean
         clean, _ = clean_and_noise(noisy, denoise(noisy, now), now)
@@ -159,7 +177,9 @@ def denoise_along(
         if order == 2 and 0 < i < len(lengths) - 1:
             middle = clean + lengths[i] / (2 * lengths[i - 1]) * (clean - clean_before)
             middle = middle.clamp(-1, 1) if clip else middle
-        noisy = ddim_step(noisy, middle, now, after, eta, next(fresh) if eta > 0 else None)
+        noisy = ddim_step(noisy, middle, now, after)
+        if renews[i]:
+            noisy = renew(noisy, middle, after, renewed, next(fresh))
     return noisy, clean
 
 

@@ -23,7 +23,7 @@ from minilumiere.dataset.captions import MOTIONS
 from minilumiere.dataset.chance import normal, pick, uniform
 from minilumiere.dataset.moving_digits import draw_scenes
 from minilumiere.dataset.subjects import Subjects, random_subjects
-from minilumiere.model.conditioning import given_pixels, random_masks
+from minilumiere.model.conditioning import given_pixels
 from minilumiere.model.diffusion import (
     add_noise,
     alpha_sigma,
@@ -34,6 +34,7 @@ from minilumiere.model.diffusion import (
     velocity,
 )
 from minilumiere.model.text import null_tokens, tokens_of
+from minilumiere.training.masks import random_masks
 
 Batch = dict[str, Tensor]
 NO_CAPTION = 0.1  # share of captions replaced by "no caption", for classifier-free guidance
@@ -41,6 +42,7 @@ STABLE_BELOW = -6.5  # log-SNR below which training targets of clips of 16 frame
 STABLE_SCENES = 16  # over so many scenes
 BARE = 0.1  # share of video captions that leave motion and speed open
 CIRCLING = tuple(motion for motion in MOTIONS if "circling" in motion)
+OFTEN_CIRCLING = MOTIONS + CIRCLING  # circles are drawn twice as often as each other motion
 HIDDEN, NARROWLY, TURNING = 0.03, 0.25, 0.35  # until which shares of the steps the base sees what; see above
 HIDDEN_SHIFT = -12.0  # of that noise, of 16 frames
 BAND = (-6.5, -3.5)  # log-SNR of `draw_turning_videos`, of 16 frames

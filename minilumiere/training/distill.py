@@ -15,10 +15,13 @@ ends from where it begins. Where does z₀ come from? In `fast` from a real clip
 there, from the steps that the student itself takes from pure noise: it is trained on what it will meet in use, its own
 mistakes included (Agarwal et al. 2024, of language models; Kohler et al. 2024, of image diffusion).
 
+In use a share of the noise is drawn anew after the student's later steps (`Scale.few_steps`), as if each had gone on to weaker
+noise and been noised back. So the teacher leads on to there, and z₃ is what it has there.
+
 In the weak noise at the end the image net draws alone (`appearance`): that step is not distilled. Two objects are sampled
 apart (`composition`) unless pixels are given; only then does a clip of a batch have two. In use, the student's first step
-goes farther from its teacher than this training takes it (`weights.nets.student`), and fresh noise is drawn after each step
-(`Scale.few_steps`), where here its steps are DDIM's. The paper samples with many steps: all of this is our choice.
+goes farther from its teacher than this training takes it (`weights.nets.student`). The paper samples with many steps: all of
+this is our choice.
 """
 
 from functools import lru_cache, partial
@@ -31,16 +34,17 @@ from torch import Tensor
 from minilumiere.config import Scale
 from minilumiere.dataset.chance import normal, pick, uniform
 from minilumiere.model.appearance import image_share, with_drawing, with_image_net
-from minilumiere.model.conditioning import given_pixels, random_masks
-from minilumiere.model.diffusion import Denoiser, add_noise, alpha_sigma, denoise_along, guided, schedule
+from minilumiere.model.conditioning import given_pixels
+from minilumiere.model.diffusion import Denoiser, add_noise, alpha_sigma, beyond, denoise_along, guided, schedule
 from minilumiere.model.stunet import STUNet
 from minilumiere.model.text import null_tokens, tokens_of
 from minilumiere.training.clips import Batch, draw_clips
+from minilumiere.training.masks import random_masks
 from minilumiere.weights.nets import build, student, trained
 from minilumiere.weights.shipped import weights_path
 
 SUBSTEPS = 3  # of the teacher, in one step of the student
-MASKED = 0.5  # share of the batches with given pixels (of which some give none, see `conditioning.MIXTURE`)
+MASKED = 0.5  # share of the batches with given pixels (of which some give none, see `masks.MIXTURE`)
 TWO_OBJECTS = 0.5  # share of clips with two, where pixels are given
 
 
@@ -65,7 +69,10 @@ def draw_segments(scale: Scale, n: int, generator: torch.Generator, device: str,
     with torch.no_grad(), torch.autocast(clean.device.type, torch.bfloat16, enabled=clean.is_cuda):
         if own:
             led = guided_denoiser(leader(scale, device), few, tokens, given, ~asked.two)
-            noisy, _ = denoise_along(led, noisy, torch.stack([levels[0] for levels in segments[: segment + 1]]))
+            path = torch.stack([levels[0] for levels in segments[: segment + 1]])
+            fresh = (normal(tuple(noisy.shape), generator, noisy.device) for _ in path)
+            renewed = {"renewed": few.renewed, "renewed_from": scale.shift_of(clean.shape[2]), "fresh": fresh}
+            noisy, _ = denoise_along(led, noisy, path, **renewed)
         after, _ = denoise_along(denoise, noisy, segments[segment])
     now, then = (segments[segment][i].expand(len(clean)) for i in (0, -1))
     v = velocity_between(noisy, after, now, then)
@@ -75,13 +82,16 @@ def draw_segments(scale: Scale, n: int, generator: torch.Generator, device: str,
 def segments_of(scale: Scale, frames: int) -> list[Float[Tensor, " levels"]]:
     """The log-SNRs that the teacher goes through in each step of the student, which goes from the first to the last of them.
 
-    In the last one the image net draws alone, where it has a word (see `appearance`).
+    Where noise is drawn anew, the last is that of what is left without it. In the last step the image net draws alone, where
+    it has a word (see `appearance`).
     """
     few = scale.few_steps()
     fine = schedule(few.steps * SUBSTEPS, scale.shift_of(frames), power=few.power)
     *segments, last = (fine[i : i + SUBSTEPS + 1] for i in range(0, len(fine) - 1, SUBSTEPS))
     ends = pairwise(with_drawing(last[[0, -1]]).tolist())
-    return segments + [torch.linspace(begin, end, SUBSTEPS + 1) for begin, end in ends]
+    segments += [torch.linspace(begin, end, SUBSTEPS + 1) for begin, end in ends]
+    farther = torch.linspace(0, beyond(few.renewed), SUBSTEPS + 1)
+    return [levels + farther * (levels[-1] > scale.shift_of(frames)) for levels in segments]
 
 
 def teacher(scale: Scale, device: str) -> STUNet:

@@ -32,6 +32,7 @@ from minilumiere.model.text import NULL, VOCABULARY, tokens_of
 from minilumiere.training.clips import (
     HIDDEN,
     NARROWLY,
+    OFTEN_CIRCLING,
     TURNING,
     Batch,
     draw_hidden_videos,
@@ -247,7 +248,7 @@ RECIPES: dict[str, Stage] = {
     ),
     "conditioned": Stage(
         build=partial(build, "conditioned"),
-        draw=partial(draw_videos, masked=True),
+        draw=partial(draw_videos, masked=True, two=0.3, motions=OFTEN_CIRCLING),
         loss=diffusion_loss,
         steps={"tiny": 11500, "full": 4000},
         batch={"tiny": 10, "full": 2},

@@ -8,8 +8,8 @@
 #                                     OTHER/STAGE is one of another scale
 #
 # With COMPILE="t2i base" these stages' nets are compiled, and their steps profiled, beside the training of the stages before
-# them, and then used if that pays. At the end `evaluate` makes TABLES, a line of options each, all beside each other, within
-# EVALUATE seconds; then sampling is timed.
+# them, and then used if that pays. At the end `evaluate` makes TABLES, a line of options each, BESIDE of them at a time, each
+# within EVALUATE seconds; then sampling is timed, if TIMES is set.
 set -uo pipefail
 task=$1 scale=$2 minutes=${3:-0}
 OUT=${OUT:-/tmp/out}
@@ -50,17 +50,15 @@ fi
 pack
 kill $packing
 date
-(
-  export OMP_NUM_THREADS=3
-  while read -r table; do
-    # shellcheck disable=SC2086
-    timeout "${EVALUATE:-140}" "$PYTHON" -m minilumiere evaluate --scale "$scale" $table >"$OUT/evaluate${table// /}.txt" 2>&1 &
-  done <<<"${TABLES:---samples 128 --frames 80 --no-super-resolution}"
-  wait
-)
-cat "$OUT"/evaluate*.txt | tr '\r' '\n' | grep -v 'it/s\|s/it'
+export OMP_NUM_THREADS=4
+xargs -d '\n' -P "${BESIDE:-2}" -I{} bash -c \
+  'table="$3"; timeout "$2" "$0" -m minilumiere evaluate --scale "$1" $table >"$4/evaluate${table// /}.txt" 2>&1' \
+  "$PYTHON" "$scale" "${EVALUATE:-140}" {} "$OUT" <<<"${TABLES:---samples 128 --frames 80 --no-super-resolution}"
+for table in "$OUT"/evaluate*.txt; do tr '\r' '\n' <"$table" | grep -v 'it/s\|s/it'; done
 date
-timeout 40 "$PYTHON" tests/benchmarks/scales.py --scale "$scale" --stages --frames 16 80 160 320 --graphs >"$OUT/sampling.txt" 2>&1
-cat "$OUT/sampling.txt"
-date
+if [ -n "${TIMES:-}" ]; then
+  timeout 40 "$PYTHON" tests/benchmarks/scales.py --scale "$scale" --stages --frames 16 80 160 320 --graphs >"$OUT/sampling.txt" 2>&1
+  cat "$OUT/sampling.txt"
+  date
+fi
 touch "$OUT/done"

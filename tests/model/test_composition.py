@@ -105,7 +105,7 @@ def test_what_finishes_a_clip_gets_each_object_alone():
 
 
 def test_the_fresh_noise_of_the_second_object_is_turned_as_its_first_noise_is():
-    """A net that sees black everywhere leaves nothing but the fresh noise of the step before."""
+    """A net that sees black everywhere leaves nothing but noise: what was there, and the fresh noise of the step before."""
     asked = []
 
     def black(noisy, log_snr):
@@ -113,11 +113,11 @@ def test_the_fresh_noise_of_the_second_object_is_turned_as_its_first_noise_is():
         return oracle(torch.zeros_like(noisy))(noisy, log_snr)
 
     noise, *fresh = torch.randn(4, 1, 3, 2, 4, 4)
-    sample_captions(lambda *_: black, noise, [PAIR], [True], torch.tensor([-15.0, -1.0, 1.0, 15.0]), fresh=fresh, eta=1.0)
+    sample_captions(lambda *_: black, noise, [PAIR], [True], torch.tensor([-15.0, -1.0, 1.0, 15.0]), fresh=fresh, renewed=0.75)
     assert len(asked) == 3
-    first, second = noise_of_parts(fresh[0], torch.tensor([0, 0]))
-    torch.testing.assert_close(asked[1], torch.stack([first, second]), atol=1e-2, rtol=0)
-    torch.testing.assert_close(second, fresh[0][0].flip(-1, -2))
+    there, anew = (noise_of_parts(each, torch.tensor([0, 0])) for each in (noise, fresh[0]))
+    torch.testing.assert_close(asked[1], 0.5 * there + 0.75**0.5 * anew, atol=1e-2, rtol=0)
+    torch.testing.assert_close(anew[1], fresh[0][0].flip(-1, -2))
 
 
 def test_one_object_is_sampled_as_ever():

@@ -14,12 +14,14 @@ from minilumiere.model.diffusion import (
     MAX_LOG_SNR,
     add_noise,
     alpha_sigma,
+    beyond,
     clean_and_noise,
     ddim_step,
     denoise_along,
     expected_clean,
     guided,
     log_snr_at,
+    renew,
     sample,
     schedule,
     stratified_times,
@@ -193,15 +195,46 @@ def test_the_second_order_comes_nearer_with_the_same_steps():
         assert error(steps, 2) < error(steps, 1) / 3
 
 
-@pytest.mark.parametrize(("order", "eta"), [(0, 0.0), (3, 0.0), (2, 0.5)])
-def test_orders_that_there_are_not_are_errors(order, eta):
-    with pytest.raises(ValueError, match=f"got order {order} and eta {eta}"):
-        denoise_along(lambda noisy, log_snr: noisy, normal(1, 3, 4, 4), schedule(3, 0.0), order=order, eta=eta)
+@pytest.mark.parametrize(("order", "renewed"), [(0, 0.0), (3, 0.0), (2, 0.5)])
+def test_orders_that_there_are_not_are_errors(order, renewed):
+    with pytest.raises(ValueError, match=f"got order {order} and a share {renewed}"):
+        denoise_along(lambda noisy, log_snr: noisy, normal(1, 3, 4, 4), schedule(3, 0.0), order=order, renewed=renewed)
 
 
-def test_fresh_noise_that_is_missing_is_an_error():
+@pytest.mark.parametrize(("renewed", "fresh"), [(0.5, None), (1.0, noises(1, seed=0)), (-0.1, noises(1, seed=0))])
+def test_shares_outside_their_range_and_fresh_noise_that_is_missing_are_errors(renewed, fresh):
     with pytest.raises(ValueError, match="needs fresh noise"):
-        denoise_along(lambda noisy, log_snr: noisy, normal(1, 3, 4, 4), schedule(3, 0.0), eta=0.5)
+        denoise_along(lambda noisy, log_snr: noisy, normal(1, 3, 4, 4), schedule(3, 0.0), renewed=renewed, fresh=fresh)
+
+
+@given(now=st.floats(-12, 6), further=st.floats(0.5, 6), share=st.floats(0, 0.99))
+def test_noise_drawn_anew_is_a_step_that_goes_on_and_is_noised_back(now, further, share):
+    """By other means: DDIM to the weaker noise that is left without the share, then the forward process back to `after`."""
+    noisy, clean, fresh = (normal(1, 3, 4, 4, seed=seed).double() for seed in range(3))
+    now, after = torch.tensor([now]).double(), torch.tensor([now + further]).double()
+    farther = after + beyond(share)
+    there = ddim_step(noisy, clean, now, farther)
+    (alpha, sigma), (alpha_there, sigma_there) = alpha_sigma(after, noisy), alpha_sigma(farther, noisy)
+    kept = alpha / alpha_there
+    wanted = kept * there + (sigma**2 - (kept * sigma_there) ** 2).clamp(min=0).sqrt() * fresh
+    found = renew(ddim_step(noisy, clean, now, after), clean, after, share, fresh)
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=1e-6)
+
+
+def test_noise_is_drawn_anew_after_the_steps_that_end_beyond_a_level_and_not_before():
+    levels, asked = torch.tensor([-15.0, -5.0, -1.0, 3.0, 15.0]), []
+
+    def fresh():
+        for seed in range(9):
+            asked.append(seed)
+            yield normal(1, 3, 4, 4, seed=10 + seed)
+
+    how = {"renewed": 0.5, "fresh": fresh(), "clip": False}
+    noisy = normal(1, 3, 4, 4)
+    denoise_along(gaussian(0, 0.5), noisy, levels, renewed_from=-2.0, **how)
+    assert len(asked) == 3, "after -1, 3 and 15"
+    early, _ = denoise_along(gaussian(0, 0.5), noisy, levels[:2], renewed_from=-2.0, **how)
+    torch.testing.assert_close(early, denoise_along(gaussian(0, 0.5), noisy, levels[:2], clip=False)[0])
 
 
 # Times for training.
@@ -291,23 +324,23 @@ def gaussian(mean: float, deviation: float):
     return denoise
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("renewed", [0.0, 0.75])
 @pytest.mark.parametrize(("steps", "shift"), [(1, 0.0), (4, -3.5), (25, -4.5), (60, 2.0)])
-def test_a_net_that_knows_the_answer_is_believed(steps, shift, eta):
+def test_a_net_that_knows_the_answer_is_believed(steps, shift, renewed):
     clean = normal(2, 3, 4, 4).clamp(-1, 1)
-    how = {"steps": steps, "shift": shift, "eta": eta, "fresh": noises(2, 3, 4, 4, seed=2)}
+    how = {"steps": steps, "shift": shift, "renewed": renewed, "fresh": noises(2, 3, 4, 4, seed=2)}
     found = sample(knows(clean), normal(2, 3, 4, 4, seed=1), **how)
     torch.testing.assert_close(found, clean, atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
+@pytest.mark.parametrize("renewed", [0.0, 0.02])
 @pytest.mark.parametrize(("mean", "deviation", "shift"), [(0.3, 0.5, 0.0), (-0.5, 0.2, -2.0), (2.0, 1.5, -2.0)])
-def test_samples_are_distributed_as_the_data(mean, deviation, shift, eta):
+def test_samples_are_distributed_as_the_data(mean, deviation, shift, renewed):
     """600 vectors of 16 numbers: one sigma is 1 % of the deviation for the mean, 0.7 % for the deviation.
 
     400 steps leave the deviation up to 4 % too small (2 % without fresh noise; narrow data suffer most).
     """
-    how = {"steps": 400, "shift": shift, "eta": eta, "fresh": noises(600, 16, seed=1), "clip": False}
+    how = {"steps": 400, "shift": shift, "renewed": renewed, "fresh": noises(600, 16, seed=1), "clip": False}
     found = sample(gaussian(mean, deviation), normal(600, 16), **how)
     assert float(found.mean()) == pytest.approx(mean, abs=0.05 * deviation)
     assert float(found.std()) == pytest.approx(deviation, rel=0.06)
@@ -316,10 +349,10 @@ def test_samples_are_distributed_as_the_data(mean, deviation, shift, eta):
     assert off_diagonal.abs().max() < 0.25
 
 
-def test_ancestral_sampling_forgets_its_first_noise_and_ddim_does_not():
+def test_with_noise_drawn_anew_the_first_is_forgotten_and_with_ddim_it_is_not():
     first = normal(500, 8)
     kept = sample(gaussian(0, 0.5), first, steps=40, shift=0.0, clip=False)
-    forgot = sample(gaussian(0, 0.5), first, steps=40, shift=0.0, clip=False, eta=1.0, fresh=noises(500, 8, seed=1))
+    forgot = sample(gaussian(0, 0.5), first, steps=40, shift=0.0, clip=False, renewed=0.4, fresh=noises(500, 8, seed=1))
 
     def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
         return float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1])
@@ -328,20 +361,20 @@ def test_ancestral_sampling_forgets_its_first_noise_and_ddim_does_not():
     assert abs(correlation(first, forgot)) < 0.1
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_the_same_inputs_give_the_same_sample(eta):
+@pytest.mark.parametrize("renewed", [0.0, 0.75])
+def test_the_same_inputs_give_the_same_sample(renewed):
     """No hidden state, no global randomness, and the input is left as it was."""
 
     def once(seed: int = 0) -> torch.Tensor:
         torch.manual_seed(seed)
-        return sample(gaussian(0.1, 0.5), noisy, steps=7, shift=-1.0, eta=eta, fresh=noises(2, 5, seed=3))
+        return sample(gaussian(0.1, 0.5), noisy, steps=7, shift=-1.0, renewed=renewed, fresh=noises(2, 5, seed=3))
 
     noisy = normal(2, 5)
     before = noisy.clone()
     first = once()
     assert torch.equal(first, once(seed=99)) and torch.equal(noisy, before)
-    if eta:
-        other = sample(gaussian(0.1, 0.5), noisy, steps=7, shift=-1.0, eta=eta, fresh=noises(2, 5, seed=4))
+    if renewed:
+        other = sample(gaussian(0.1, 0.5), noisy, steps=7, shift=-1.0, renewed=renewed, fresh=noises(2, 5, seed=4))
         assert not torch.allclose(first, other)
 
 

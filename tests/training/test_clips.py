@@ -12,7 +12,6 @@ from minilumiere.dataset.captions import COLOURS
 from minilumiere.dataset.paths import random_paths
 from minilumiere.dataset.subjects import Subjects
 from minilumiere.model import tokenise
-from minilumiere.model.conditioning import MIXTURE
 from minilumiere.model.diffusion import add_noise, clean_and_noise, log_snr_at, velocity
 from minilumiere.model.text import NULL, VOCABULARY, null_tokens
 from minilumiere.training.clips import (
@@ -27,6 +26,7 @@ from minilumiere.training.clips import (
     with_noise,
     with_stable_targets,
 )
+from minilumiere.training.masks import MIXTURE
 from minilumiere.training.stages import RECIPES
 
 TINY = SCALES["tiny"]

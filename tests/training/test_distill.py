@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from train_driver import SMALL, go, step_by_step, use_small
 
 from minilumiere.config import SCALES
+from minilumiere.dataset.chance import normal
 from minilumiere.model.appearance import DRAWN, with_drawing
 from minilumiere.model.diffusion import ddim_step, schedule
 from minilumiere.model.stylize import with_style
@@ -62,13 +63,18 @@ def batches(count: int, n: int = 8, own: bool = False) -> list[dict[str, torch.T
     return [draw_segments(SMALL, n, torch.Generator().manual_seed(seed), "cpu", own) for seed in range(count)]
 
 
-def go_along(denoise, state: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """DDIM, written out."""
+def go_along(denoise, state: torch.Tensor, levels: torch.Tensor, fresh=None, fresh_from: float = 0.0) -> torch.Tensor:
+    """DDIM, written out; with `fresh` noise, steps that end beyond a level go on to weaker noise, and are noised back."""
     for here, there in itertools.pairwise(levels):
         with torch.no_grad():
             v = denoise(state, here.expand(len(state)))
         clean = (here.sigmoid().sqrt() * state - (-here).sigmoid().sqrt() * v).clamp(-1, 1)
-        state = ddim_step(state, clean, here.expand(len(state)), there.expand(len(state)))
+        renewed = fresh is not None and bool(there > fresh_from)
+        farther = there - math.log(1 - FEW.renewed) if renewed else there
+        state = ddim_step(state, clean, here.expand(len(state)), farther.expand(len(state)))
+        if renewed:
+            kept = (there.sigmoid() / farther.sigmoid()).sqrt()
+            state = kept * state + ((-there).sigmoid() - kept**2 * (-farther).sigmoid()).sqrt() * next(fresh)
     return state
 
 
@@ -106,8 +112,10 @@ def test_the_segments_are_the_steps_of_sampling_one_after_the_other(scale, frame
     few, segments = scale.few_steps(), segments_of(scale, frames)
     sampled = with_drawing(schedule(few.steps, scale.shift_of(frames), tail=few.tail, power=few.power))
     assert sampled[-2] >= DRAWN and len(segments) == len(sampled) - 1
-    for levels, *ends in zip(segments, sampled[:-1], sampled[1:], strict=True):
-        torch.testing.assert_close(levels[[0, -1]], torch.stack(ends), atol=1e-4, rtol=0)
+    for levels, begin, end in zip(segments, sampled[:-1], sampled[1:], strict=True):
+        if end > scale.shift_of(frames):  # where a part of the noise is drawn anew, the way leads on to what is without it
+            end = end - math.log(1 - few.renewed)
+        torch.testing.assert_close(levels[[0, -1]], torch.stack([begin, end]), atol=1e-4, rtol=0)
         assert len(levels) > 2 and (levels.diff() > 0).all(), "more than one step of the teacher"
 
 
@@ -128,8 +136,9 @@ def test_a_batch_leads_to_where_the_guided_steps_of_the_teacher_lead():
 
 def test_clips_come_where_a_step_begins_in_the_student_s_own_steps(student_there, monkeypatch):
     """From the noise of the first one, in which it reaches farther."""
-    asked = [0]
+    asked, drawn = [0], []
     monkeypatch.setattr(distill, "pick", lambda coins, n: torch.tensor(min(asked[0], n - 1)))
+    monkeypatch.setattr(distill, "normal", lambda *of: drawn.append(normal(*of)) or drawn[-1])
     for seed in range(3):
         asked[0] = 0
         first = batches(3, own=True)[seed]
@@ -137,9 +146,12 @@ def test_clips_come_where_a_step_begins_in_the_student_s_own_steps(student_there
         assert 0.9 < first["noisy"].std() < 1.1, "pure noise"
         denoise = guided_denoiser(student(SMALL).eval(), FEW, first["tokens"], first["given"], ~two)
         for asked[0] in range(1, FEW.steps):
-            batch, real = batches(3, own=True)[seed], batches(3)[seed]
+            real = batches(3)[seed]
+            drawn.clear()
+            batch = draw_segments(SMALL, 8, torch.Generator().manual_seed(seed), "cpu", True)
             begins = torch.stack([levels[0] for levels in segments_of(SMALL, batch["noisy"].shape[2])])
-            led = go_along(denoise, first["noisy"], begins[: segment_of(batch) + 1])
+            fresh = {"fresh": iter(drawn[1:]), "fresh_from": SMALL.shift_of(batch["noisy"].shape[2])}
+            led = go_along(denoise, first["noisy"], begins[: segment_of(batch) + 1], **fresh)
             torch.testing.assert_close(batch["noisy"], led, atol=1e-3, rtol=0)
             assert not torch.allclose(batch["noisy"], real["noisy"], atol=0.05)
 
