@@ -84,7 +84,7 @@ class Scale:
     ssr_shift: float = -2.0
     steps: int = 14  # default sampling steps of the base model
     order: int = 2  # of its sampler (see `diffusion.denoise_along`); tests/benchmarks/README.md compares them
-    renewed: float = 0.0  # share of the noise that is drawn anew after its later steps (see `diffusion.renew`)
+    renewed: float = 0.0  # share of the noise that is drawn anew after its later steps (see `renewal_of`)
     ssr_steps: int = 4
     tail: int = 3  # of either's steps: small ones at the end (see `diffusion.schedule`); without, speckle is left on the black
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
@@ -101,6 +101,14 @@ class Scale:
         The frames of a clip show the same things: together they show through noise that hides each one alone.
         """
         return self.video_shift - math.log(frames / 16)
+
+    def renewal_of(self, frames: int) -> dict[str, float]:
+        """Which share of the noise is drawn anew, and from which log-SNR on: options of `diffusion.denoise_along`.
+
+        In the later half of the schedule's time (the shift is the log-SNR in its middle): what comes before settles where
+        things go and how fast, and new noise there makes clips alike (docs/experiments.md).
+        """
+        return {"renewed": self.renewed, "renewed_from": self.shift_of(frames)}
 
     def few_steps(self) -> "Scale":
         """The same, sampled by a student of few steps (see `training.distill`), which holds its guidance.
