@@ -84,7 +84,7 @@ class Scale:
     ssr_shift: float = -2.0
     steps: int = 14  # default sampling steps of the base model
     order: int = 2  # of its sampler (see `diffusion.denoise_along`); tests/benchmarks/README.md compares them
-    renewed: float = 0.0  # share of the noise that is drawn anew after its later steps (see `renewal_of`)
+    renewed: float = 0.0  # share of the noise that is drawn anew after its later steps (see `sampler_of`)
     ssr_steps: int = 4
     tail: int = 3  # of either's steps: small ones at the end (see `diffusion.schedule`); without, speckle is left on the black
     guidance: float = 3.0  # default classifier-free guidance weight (1 = none)
@@ -102,13 +102,15 @@ class Scale:
         """
         return self.video_shift - math.log(frames / 16)
 
-    def renewal_of(self, frames: int) -> dict[str, float]:
-        """Which share of the noise is drawn anew, and from which log-SNR on: options of `diffusion.denoise_along`.
+    def sampler_of(self, frames: int) -> dict[str, float]:
+        """How steps of a clip of so many frames are taken: options of `diffusion.denoise_along`.
 
-        In the later half of the schedule's time (the shift is the log-SNR in its middle): what comes before settles where
-        things go and how fast, and new noise there makes clips alike (docs/experiments.md).
+        A share of the noise is drawn anew in the later half of the schedule's time (the shift is the log-SNR in its middle):
+        what comes before settles where things go and how fast, and new noise there makes clips alike (docs/experiments.md).
+        The second order goes on from the step before, whose noise that was not: with new noise, the steps are of the first.
         """
-        return {"renewed": self.renewed, "renewed_from": self.shift_of(frames)}
+        order = 1 if self.renewed > 0 else self.order
+        return {"order": order, "renewed": self.renewed, "renewed_from": self.shift_of(frames)}
 
     def few_steps(self) -> "Scale":
         """The same, sampled by a student of few steps (see `training.distill`), which holds its guidance.
@@ -168,6 +170,7 @@ SCALES = {
         lengths=(16, 80, 80),  # with long clips only, "clockwise" and "anticlockwise" become one word (docs/experiments.md)
         ssr_shift=-3.0,
         steps=20,
+        renewed=0.9,  # straighter paths and steadier digits, for some variety (docs/experiments.md)
         image_guidance=4.0,
     ),
 }

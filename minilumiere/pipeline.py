@@ -248,7 +248,7 @@ class Pipeline:
             return self._enlarge(clean, parts, owner, seed, how) if how.super_resolution else clean
 
         apart = [how.start is None and not place.any() for place in where]
-        sampler = scale.renewal_of(known.shape[2]) | {"order": scale.order, "progress": "base" * how.progress}
+        sampler = scale.sampler_of(known.shape[2]) | {"progress": "base" * how.progress}
         return sample_captions(denoiser, noisy, captions, apart, levels, finish, noises, **sampler)
 
     def _sampled(self) -> Scale:

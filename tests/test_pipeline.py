@@ -41,6 +41,19 @@ def test_the_sampler_is_of_the_scale_s_order(pipe, caption):
     assert (one - other).abs().max() > 0.01 and (one - other).square().mean().sqrt() < 0.1
 
 
+@pytest.mark.parametrize("caption", [CAPTION, "a red 3 moving right and a blue 7 moving up"])
+def test_a_scale_may_draw_noise_anew(pipe, caption):
+    """In steps of the first order, reproducibly, and each clip of a list with its own."""
+    kept, renewing = (
+        Pipeline(replace(pipe.scale, order=1, renewed=share), pipe.base, pipe.ssr, pipe.device) for share in (0.0, 0.9)
+    )
+    assert replace(renewing.scale, order=2).sampler_of(4)["order"] == 1
+    how = {"steps": 4, "frames": 4, "super_resolution": False}
+    clip, other = renewing.generate(caption, **how), kept.generate(caption, **how)
+    assert torch.equal(clip, renewing.generate(caption, **how)) and (clip - other).abs().max() > 0.05
+    torch.testing.assert_close(renewing.generate([caption, CAPTION], **how)[0], clip, atol=1e-4, rtol=0)
+
+
 def test_same_seed_same_clip_other_seed_other_clip(pipe):
     first, again, other = (pipe.generate(CAPTION, seed=seed, steps=2, super_resolution=False) for seed in (5, 5, 6))
     assert torch.equal(first, again)

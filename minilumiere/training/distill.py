@@ -71,7 +71,7 @@ def draw_segments(scale: Scale, n: int, generator: torch.Generator, device: str,
             led = guided_denoiser(leader(scale, device), few, tokens, given, ~asked.two)
             path = torch.stack([levels[0] for levels in segments[: segment + 1]])
             fresh = (normal(tuple(noisy.shape), generator, noisy.device) for _ in path)
-            noisy, _ = denoise_along(led, noisy, path, fresh=fresh, **few.renewal_of(clean.shape[2]))
+            noisy, _ = denoise_along(led, noisy, path, fresh=fresh, **few.sampler_of(clean.shape[2]))
         after, _ = denoise_along(denoise, noisy, segments[segment])
     now, then = (segments[segment][i].expand(len(clean)) for i in (0, -1))
     v = velocity_between(noisy, after, now, then)
@@ -89,7 +89,7 @@ def segments_of(scale: Scale, frames: int) -> list[Float[Tensor, " levels"]]:
     *segments, last = (fine[i : i + SUBSTEPS + 1] for i in range(0, len(fine) - 1, SUBSTEPS))
     ends = pairwise(with_drawing(last[[0, -1]]).tolist())
     segments += [torch.linspace(begin, end, SUBSTEPS + 1) for begin, end in ends]
-    share, begin = few.renewal_of(frames).values()
+    _, share, begin = few.sampler_of(frames).values()
     farther = torch.linspace(0, beyond(share), SUBSTEPS + 1)
     return [levels + farther * (levels[-1] > begin) for levels in segments]
 

@@ -72,7 +72,8 @@ def sampling_path(
     device, size = next(stunet.parameters()).device, scale.size
     tokens, nothing = tokenise(list(captions)).to(device), null_tokens(len(captions)).to(device)
     seeds = [check_number(seed, "seed", 0, 2**60, int) for seed in seeds]
-    noise = torch.cat([next(noises_of_seeds((3, frames, size, size), 1, seed)) for seed in seeds]).to(device)
+    streams = [noises_of_seeds((3, frames, size, size), 1, seed) for seed in seeds]
+    noises = (torch.cat(each).to(device) for each in zip(*streams, strict=True))  # the first, then fresh ones
     path, seen = [], {}
 
     def hears(noisy: Tensor, log_snr: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def sampling_path(
         return v
 
     levels = with_drawing(schedule(steps, scale.shift_of(frames), tail=scale.tail))
-    denoise_along(denoise, noise, levels, order=scale.order)
+    denoise_along(denoise, next(noises), levels, fresh=noises, **scale.sampler_of(frames))
     return path
 
 

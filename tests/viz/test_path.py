@@ -1,5 +1,7 @@
 """The path of sampling is the pipeline's own, step by step, and what is patched on it counts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from minilumiere.config import get_scale
 from minilumiere.model.appearance import DRAWN
 from minilumiere.model.diffusion import clean_and_noise
 from minilumiere.model.text import tokenise
+from minilumiere.pipeline import Pipeline
 from minilumiere.viz.clips import to_png
 from minilumiere.viz.features import named_layers
 from minilumiere.viz.path import as_clips, plot_settling, render_step, sampling_path
@@ -22,10 +25,13 @@ def path(stunet):
     return sampling_path(stunet, [CAPTION, OTHER], [5, 5], TINY, steps=3, frames=8)
 
 
-@pytest.mark.parametrize("options", [{}, {"guidance": 0.0}, {"guidance": 1.0, "frames": 8}])
-def test_its_end_is_what_the_pipeline_makes(options):
-    """With the shipped weights, bit for bit: same noise, levels, guidance of both nets, and sampler."""
-    pipe = ml.load("tiny", device="cpu")
+@pytest.mark.parametrize(
+    ("options", "renewed"), [({}, 0.0), ({"guidance": 0.0}, 0.0), ({"guidance": 1.0, "frames": 8}, 0.0), ({"frames": 8}, 0.9)]
+)
+def test_its_end_is_what_the_pipeline_makes(options, renewed):
+    """With the shipped weights, bit for bit: same noise, at first and anew, levels, guidance of both nets, and sampler."""
+    loaded = ml.load("tiny", device="cpu")
+    pipe = Pipeline(replace(loaded.scale, renewed=renewed), loaded.base, loaded.ssr, loaded.device)
     path = sampling_path(pipe.base, [CAPTION], [7], pipe.scale, steps=4, layers=[], **options)
     expected = pipe.generate(CAPTION, 7, steps=4, super_resolution=False, **options)
     assert torch.equal(as_clips(path[-1].clean)[0], expected)
