@@ -155,16 +155,16 @@ class Pipeline:
 
         They are used from a log-SNR on, -15 to 15 (-15, `FROM_THE_START`: as in the paper), and always for the last step;
         until then the original ones. Images have no motion to lose, and are styled from the start.
-        Styled, the image net guides frames the less, from α = 0.5 on not at all: it would hold the motion (see `appearance`).
-        Raises `ValueError` for an unknown style, an α or a log-SNR outside its range, or a pipeline that is in a style already.
+        The image net guides frames the less, from α = 0.5 on not at all: it would hold the motion. Only a student draws noise
+        anew: thin strokes vanish in it. Raises `ValueError` for an unknown style, a number out of range, a pipeline in a style.
         """
         if self.plain is not None:
             raise ValueError("this pipeline is in a style already: begin with a plain one")
-        own_alpha = DEFAULT_ALPHA[check_style(style)]
-        alpha = own_alpha if alpha is None else check_number(alpha, "alpha", 0, 1)
+        alpha = check_number(DEFAULT_ALPHA[check_style(style)] if alpha is None else alpha, "alpha", 0, 1)
         styled_from = check_number(styled_from, "styled_from", -MAX_LOG_SNR, MAX_LOG_SNR)
         base = with_style(self.base, trained(f"style-{style}", self.scale), alpha)
-        scale = replace(self.scale, image_share=self.scale.image_share * max(0.0, 1 - 2 * alpha))
+        share = self.scale.image_share * max(0.0, 1 - 2 * alpha)
+        scale = replace(self.scale, image_share=share, renewed=self.scale.renewed * (alpha == 0))
         return Pipeline(scale, base, self.ssr, self.device, self.base, styled_from, self.student)
 
     @pinned()

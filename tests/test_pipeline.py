@@ -52,6 +52,7 @@ def test_a_scale_may_draw_noise_anew(pipe, caption):
     clip, other = renewing.generate(caption, **how), kept.generate(caption, **how)
     assert torch.equal(clip, renewing.generate(caption, **how)) and (clip - other).abs().max() > 0.05
     torch.testing.assert_close(renewing.generate([caption, CAPTION], **how)[0], clip, atol=1e-4, rtol=0)
+    assert renewing.in_style("neon").scale.renewed == 0 and torch.equal(renewing.stylize(caption, "neon", 0, 0, **how), clip)
 
 
 def test_same_seed_same_clip_other_seed_other_clip(pipe):
