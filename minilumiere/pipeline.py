@@ -160,7 +160,8 @@ class Pipeline:
         """
         if self.plain is not None:
             raise ValueError("this pipeline is in a style already: begin with a plain one")
-        alpha = check_number(DEFAULT_ALPHA[check_style(style)] if alpha is None else alpha, "alpha", 0, 1)
+        own_alpha = DEFAULT_ALPHA[check_style(style)]
+        alpha = own_alpha if alpha is None else check_number(alpha, "alpha", 0, 1)
         styled_from = check_number(styled_from, "styled_from", -MAX_LOG_SNR, MAX_LOG_SNR)
         base = with_style(self.base, trained(f"style-{style}", self.scale), alpha)
         share = self.scale.image_share * max(0.0, 1 - 2 * alpha)
@@ -191,8 +192,7 @@ class Pipeline:
         """
         how = Sampling(steps, guidance, super_resolution, progress, start=check_number(strength, "strength", 0.01, 1))
         video = self._check(video, "video", caption, None)
-        nothing = torch.zeros_like(video[..., :1, :, :])
-        return self.in_style(style, alpha)._complete(video, nothing, caption, seed, how)
+        return self.in_style(style, alpha)._complete(video, torch.zeros_like(video[..., :1, :, :]), caption, seed, how)
 
     @pinned()
     def upscale(self, video: Float[Tensor, "t 3 h w"], caption: str, seed: int = 0) -> Float[Tensor, "t 3 H W"]:
