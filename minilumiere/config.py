@@ -107,7 +107,7 @@ class Scale:
 
         A share of the noise is drawn anew in the later half of the schedule's time (the shift is the log-SNR in its middle):
         what comes before settles where things go and how fast, and new noise there makes clips alike (docs/experiments.md).
-        The second order goes on from the step before, whose noise that was not: with new noise, the steps are of the first.
+        The second order compares x̂ with that of the step before, which is of other noise then: new noise goes with the first.
         """
         order = 1 if self.renewed > 0 else self.order
         return {"order": order, "renewed": self.renewed, "renewed_from": self.shift_of(frames)}

@@ -89,9 +89,9 @@ def segments_of(scale: Scale, frames: int) -> list[Float[Tensor, " levels"]]:
     *segments, last = (fine[i : i + SUBSTEPS + 1] for i in range(0, len(fine) - 1, SUBSTEPS))
     ends = pairwise(with_drawing(last[[0, -1]]).tolist())
     segments += [torch.linspace(begin, end, SUBSTEPS + 1) for begin, end in ends]
-    _, share, begin = few.sampler_of(frames).values()
-    farther = torch.linspace(0, beyond(share), SUBSTEPS + 1)
-    return [levels + farther * (levels[-1] > begin) for levels in segments]
+    sampler = few.sampler_of(frames)
+    farther = torch.linspace(0, beyond(sampler["renewed"]), SUBSTEPS + 1)
+    return [levels + farther * (levels[-1] > sampler["renewed_from"]) for levels in segments]
 
 
 def teacher(scale: Scale, device: str) -> STUNet:
